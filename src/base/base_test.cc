@@ -1,0 +1,53 @@
+#include <gtest/gtest.h>
+
+#include "base/bytes.h"
+#include "base/crc32c.h"
+#include "base/ids.h"
+
+namespace prism {
+namespace {
+
+TEST(Crc32c, MatchesThePublishedVectors) {
+  EXPECT_EQ(crc32c(0, "123456789"), 0xe3069283U);                  // the usual check value
+  EXPECT_EQ(crc32c(0, std::string(32, '\0')), 0x8a9136aaU);        // RFC 3720, B.4
+  EXPECT_EQ(crc32c(0, std::string(32, '\xff')), 0x62a8ab43U);
+}
+
+TEST(Crc32c, ContinuesAcrossPieces) {
+  std::string data;
+  for (int i = 0; i < 100'000; ++i) data += static_cast<char>(i * 31);
+  const std::uint32_t whole = crc32c(0, data);
+  for (const std::size_t cut : {1UL, 7UL, 3071UL, 3072UL, 50'000UL}) {
+    const std::string_view view = data;
+    EXPECT_EQ(crc32c(crc32c(0, view.substr(0, cut)), view.substr(cut)), whole) << cut;
+  }
+}
+
+TEST(Ids, Uuid7SortsByTimeAndTellsIt) {
+  const WallTime t1{std::chrono::milliseconds(1'700'000'000'000)};
+  const auto a = uuid7_at(t1);
+  const auto b = uuid7_at(t1 + std::chrono::milliseconds(1));
+  EXPECT_LT(a, b);
+  EXPECT_EQ(uuid7_time(a), t1);
+  EXPECT_EQ(uuid7_time("not a uuid"), std::nullopt);
+  EXPECT_NE(uuid7(), uuid7());
+}
+
+TEST(Ids, HexRoundTrips) {
+  const Id128 id = random_id();
+  EXPECT_EQ(from_hex(to_hex(id)), id);
+  EXPECT_EQ(from_hex("xyz"), std::nullopt);
+}
+
+TEST(Bytes, SliceKeepsTheOwnerAlive) {
+  Bytes part;
+  {
+    const Bytes whole(std::string(1000, 'a') + "tail");
+    part = whole.slice(1000);
+  }
+  EXPECT_EQ(part, "tail");
+  EXPECT_EQ(part.slice(99).size(), 0U);
+}
+
+}  // namespace
+}  // namespace prism

@@ -1,0 +1,77 @@
+// Context: what every request carries to every backend call.
+#pragma once
+
+#include <array>
+#include <cstdint>
+#include <memory>
+#include <optional>
+#include <stop_token>
+#include <string>
+#include <string_view>
+#include <vector>
+
+#include "base/types.h"
+
+namespace prism {
+
+// Who asks. In open mode (no authentication) the name is "anonymous".
+struct Principal {
+  std::string name = "anonymous";
+  std::vector<std::string> groups;
+  std::vector<std::string> scopes;
+};
+
+// W3C Trace Context (https://www.w3.org/TR/trace-context/), level 1. All zero: none.
+struct TraceContext {
+  std::array<std::byte, 16> trace_id{};
+  std::array<std::byte, 8> span_id{};
+  std::uint8_t flags = 0;  // bit 0: sampled
+  bool valid() const noexcept { return trace_id != std::array<std::byte, 16>{} && span_id != std::array<std::byte, 8>{}; }
+  static std::optional<TraceContext> parse(std::string_view traceparent);
+  static TraceContext make_root();   // new random ids, not sampled
+  TraceContext child() const;        // same trace, new span id
+  std::string traceparent() const;   // "00-<32 hex>-<16 hex>-<2 hex>"
+};
+
+// An immutable handle, one shared pointer: copying is cheap, it is always passed by value, and whatever it hands out by
+// reference lives as long as any copy. Thread-safe.
+class Context {
+ public:
+  struct State {
+    Clock::time_point deadline = Clock::time_point::max();
+    std::stop_token stop;
+    std::shared_ptr<const Principal> principal;  // null: anonymous
+    std::string namespace_name;
+    std::string session;  // empty: none
+    TraceContext trace;
+  };
+
+  Context();  // background work: no deadline, never stopped, anonymous
+  explicit Context(State state) : state_(std::make_shared<const State>(std::move(state))) {}
+  static Context background(std::stop_token stop, std::string namespace_name = {});
+
+  Clock::time_point deadline() const noexcept { return state_->deadline; }
+  // A stop callback runs on the stopping thread: it may only post to a loop.
+  const std::stop_token& stop() const noexcept { return state_->stop; }
+  bool stopped() const noexcept { return state_->stop.stop_requested() || Clock::now() >= state_->deadline; }
+  const Principal& principal() const noexcept;
+  std::string_view namespace_name() const noexcept { return state_->namespace_name; }
+  std::string_view session() const noexcept { return state_->session; }
+  const TraceContext& trace() const noexcept { return state_->trace; }
+
+  Context with_deadline(Clock::time_point) const;  // the earlier of both
+  Context with_timeout(Clock::duration d) const { return with_deadline(Clock::now() + d); }
+  Context with_stop(std::stop_token) const;        // replaces the token
+  Context in_namespace(std::string name) const;
+  // For commit, abort and acknowledgement: ignores the stop; the deadline is now + grace.
+  Context shielded(Clock::duration grace) const;
+
+  // What an operation answers when its context is over: CANCELLED or DEADLINE_EXCEEDED; with unknown_outcome if it is a write
+  // that had been handed to the backend.
+  Error over(bool outcome_unknown) const;
+
+ private:
+  std::shared_ptr<const State> state_;
+};
+
+}  // namespace prism
