@@ -1,0 +1,105 @@
+#include "config/diagnostics.h"
+
+#include <algorithm>
+#include <tuple>
+#include <utility>
+
+#include "config/document.h"
+#include "config/json_text.h"
+
+namespace prism::config {
+
+std::string SourcePosition::to_string() const {
+  std::string out(file());
+  if (line <= 0) return out;
+  if (!out.empty()) out += ':';
+  out += std::to_string(line);
+  if (column > 0) out += ':' + std::to_string(column);
+  return out;
+}
+
+std::string_view to_string(Severity severity) noexcept { return severity == Severity::error ? "error" : "warning"; }
+
+void Diagnostics::add(Diagnostic diagnostic) {
+  if (diagnostic.severity == Severity::error) ++errors_;
+  items_.push_back(std::move(diagnostic));
+}
+
+void Diagnostics::error(SourcePosition at, std::string path, std::string reason, std::string message,
+                        std::string hint) {
+  add({Severity::error, std::move(at), std::move(path), std::move(reason), std::move(message), std::move(hint)});
+}
+
+void Diagnostics::error(const Node& at, std::string reason, std::string message, std::string hint) {
+  error(at.position(), at.path(), std::move(reason), std::move(message), std::move(hint));
+}
+
+void Diagnostics::warning(const Node& at, std::string reason, std::string message, std::string hint) {
+  add({Severity::warning, at.position(), at.path(), std::move(reason), std::move(message), std::move(hint)});
+}
+
+void Diagnostics::append(const Diagnostics& other) {
+  for (const Diagnostic& item : other.items_) add(item);
+}
+
+std::vector<Diagnostic> Diagnostics::sorted() const {
+  std::vector<Diagnostic> out = items_;
+  std::stable_sort(out.begin(), out.end(), [](const Diagnostic& a, const Diagnostic& b) {
+    return std::tuple(a.position.file(), a.position.line, a.position.column) <
+           std::tuple(b.position.file(), b.position.line, b.position.column);
+  });
+  return out;
+}
+
+bool Diagnostics::has(std::string_view reason) const noexcept {
+  return std::ranges::any_of(items_, [&](const Diagnostic& item) { return item.reason == reason; });
+}
+
+Error Diagnostics::to_error() const {
+  for (const Diagnostic& item : sorted()) {
+    if (item.severity != Severity::error) continue;
+    std::string message = item.position.to_string();
+    if (!message.empty()) message += ": ";
+    message += item.message;
+    if (errors_ > 1)
+      message += " (and " + std::to_string(errors_ - 1) + (errors_ == 2 ? " more error)" : " more errors)");
+    Error error{Code::invalid_argument, item.reason, std::move(message), item.hint, Retry::never, {}, {}};
+    if (!item.position.file().empty()) error.metadata["file"] = std::string(item.position.file());
+    if (item.position.line > 0) error.metadata["line"] = std::to_string(item.position.line);
+    if (item.position.column > 0) error.metadata["column"] = std::to_string(item.position.column);
+    if (!item.path.empty()) error.metadata["field"] = item.path;
+    return error;
+  }
+  return Error{
+      Code::internal, "NO_CONFIGURATION_ERROR", "the configuration has no error to report", {}, Retry::never, {}, {}};
+}
+
+std::string format_text(const Diagnostic& item) {
+  std::string out = item.position.to_string();
+  if (!out.empty()) out += ": ";
+  out += std::string(to_string(item.severity)) + ": " + item.message + " [" + item.reason + "]\n";
+  if (!item.hint.empty()) out += "  hint: " + item.hint + "\n";
+  return out;
+}
+
+std::string format_text(const Diagnostics& diagnostics) {
+  std::string out;
+  for (const Diagnostic& item : diagnostics.sorted()) out += format_text(item);
+  return out;
+}
+
+std::string format_json(const Diagnostics& diagnostics) {
+  std::string out = "[";
+  bool first = true;
+  for (const Diagnostic& item : diagnostics.sorted()) {
+    out += first ? "\n" : ",\n";
+    first = false;
+    out += R"({"severity":)" + json_quote(to_string(item.severity)) + R"(,"file":)" + json_quote(item.position.file()) +
+           R"(,"line":)" + std::to_string(item.position.line) + R"(,"column":)" + std::to_string(item.position.column) +
+           R"(,"path":)" + json_quote(item.path) + R"(,"reason":)" + json_quote(item.reason) + R"(,"message":)" +
+           json_quote(item.message) + R"(,"hint":)" + json_quote(item.hint) + "}";
+  }
+  return out + (first ? "]" : "\n]");
+}
+
+}  // namespace prism::config

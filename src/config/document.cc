@@ -1,0 +1,656 @@
+#include "config/document.h"
+
+#include <yaml-cpp/eventhandler.h>
+#include <yaml-cpp/exceptions.h>
+#include <yaml-cpp/mark.h>
+#include <yaml-cpp/parser.h>
+
+#include <algorithm>
+#include <cerrno>
+#include <cstdlib>
+#include <cstring>
+#include <filesystem>
+#include <fstream>
+#include <sstream>
+#include <unordered_map>
+#include <unordered_set>
+
+namespace prism::config {
+
+// A path as a linked list: O(1) a value however deep it stands and however long its keys are.
+struct NodePath {
+  std::shared_ptr<const NodePath> parent;
+  std::string key;  // of a map's value
+  std::size_t index = 0;
+  bool in_sequence = false;
+};
+
+struct NodeData {
+  Node::Kind kind = Node::Kind::null;
+  bool quoted = false;
+  bool substituted = false;
+  std::string text;
+  std::string written;  // the text before substitution, if anything was substituted
+  std::vector<Node> items;
+  std::vector<Entry> entries;
+  SourcePosition position;
+  std::shared_ptr<const NodePath> path;
+  std::size_t weight = 1;  // values in this subtree, aliases expanded
+};
+
+namespace {
+
+constexpr std::size_t kMaxKeyBytes = 1024;
+constexpr std::size_t kMaxSubstitutedFile = std::size_t{1} << 20;
+constexpr std::size_t kMaxSubstitutedBytes = std::size_t{4} << 20;  // of one scalar
+constexpr std::size_t kMaxErrors = 100;
+
+std::string render(const NodePath* path) {
+  std::vector<const NodePath*> steps;
+  for (; path != nullptr; path = path->parent.get()) steps.push_back(path);
+  std::string out;
+  for (auto step = steps.rbegin(); step != steps.rend(); ++step) {
+    if ((*step)->in_sequence) {
+      out += '[' + std::to_string((*step)->index) + ']';
+    } else {
+      if (!out.empty()) out += '.';
+      out += (*step)->key;
+    }
+  }
+  return out;
+}
+
+bool is_continuation(char c) { return (static_cast<unsigned char>(c) & 0xc0U) == 0x80U; }
+
+// Cuts to `characters` without breaking one, and makes it one line.
+std::string one_line(std::string_view text, std::size_t characters) {
+  std::string out;
+  std::size_t count = 0;
+  for (const char c : text) {
+    if (!is_continuation(c) && ++count > characters) return out + "...";
+    out += c == '\n' || c == '\r' || c == '\t' ? ' ' : c;
+  }
+  return out;
+}
+
+// The byte at which `text` stops being UTF-8 without control characters (tab and line breaks excepted), or npos.
+std::size_t first_bad_byte(std::string_view text) {
+  std::size_t i = 0;
+  while (i < text.size()) {
+    const auto c = static_cast<unsigned char>(text[i]);
+    if (c < 0x80) {
+      if ((c < 0x20 && c != '\t' && c != '\n' && c != '\r') || c == 0x7f) return i;
+      ++i;
+      continue;
+    }
+    const std::size_t length = c >= 0xf0 ? 4 : c >= 0xe0 ? 3 : 2;
+    if (c < 0xc2 || c > 0xf4 || i + length > text.size()) return i;
+    for (std::size_t k = 1; k < length; ++k) {
+      if (!is_continuation(text[i + k])) return i;
+    }
+    const auto second = static_cast<unsigned char>(text[i + 1]);
+    if ((c == 0xe0 && second < 0xa0) || (c == 0xed && second > 0x9f) || (c == 0xf0 && second < 0x90) ||
+        (c == 0xf4 && second > 0x8f)) {
+      return i;  // overlong, a surrogate, or beyond U+10FFFF
+    }
+    i += length;
+  }
+  return std::string_view::npos;
+}
+
+struct LoadFailure {  // thrown by the handler through the YAML parser, caught in load_text
+  SourcePosition at;
+  std::string path, reason, message, hint;
+};
+
+// Line starts, to count columns in characters.
+class Lines {
+ public:
+  explicit Lines(std::string_view text) : text_(text) {
+    starts_.push_back(0);
+    for (std::size_t i = 0; i < text.size(); ++i) {
+      if (text[i] == '\n') starts_.push_back(i + 1);
+    }
+  }
+  // The column, from 1, of the byte at `offset` (from 0) of `line` (from 0).
+  int column(int line, int offset) const {
+    if (line < 0 || offset < 0) return 0;
+    if (static_cast<std::size_t>(line) >= starts_.size()) return offset + 1;
+    const std::size_t start = starts_[static_cast<std::size_t>(line)];
+    const std::size_t end = std::min(text_.size(), start + static_cast<std::size_t>(offset));
+    int column = 1;
+    for (std::size_t i = start; i < end; ++i) column += is_continuation(text_[i]) ? 0 : 1;
+    return column;
+  }
+  std::pair<int, int> place(std::size_t byte) const {
+    const auto after = std::upper_bound(starts_.begin(), starts_.end(), byte);
+    const int line = static_cast<int>(after - starts_.begin()) - 1;
+    return {line + 1, column(line, static_cast<int>(byte - starts_[static_cast<std::size_t>(line)]))};
+  }
+
+ private:
+  std::string_view text_;
+  std::vector<std::size_t> starts_;
+};
+
+}  // namespace
+
+class TreeBuilder : public YAML::EventHandler {
+ public:
+  TreeBuilder(const LoadOptions& options, const Lines& lines, std::shared_ptr<const std::string> file,
+              Diagnostics& diagnostics)
+      : options_(options), lines_(lines), file_(std::move(file)), diagnostics_(diagnostics) {
+    NodeData empty;  // what a text without any value gives
+    empty.position = {file_, 1, 1};
+    root_ = Node(std::make_shared<const NodeData>(std::move(empty)));
+  }
+
+  SourcePosition at(const YAML::Mark& mark) const {
+    if (mark.is_null() || mark.line < 0) return {file_, 1, 1};
+    return {file_, mark.line + 1, lines_.column(mark.line, mark.column)};
+  }
+  bool complete() const { return complete_; }
+  const Node& root() const { return root_; }
+
+  void OnDocumentStart(const YAML::Mark& mark) override {
+    if (complete_) {
+      throw LoadFailure{at(mark),
+                        {},
+                        "SEVERAL_DOCUMENTS",
+                        "the text holds more than one YAML document",
+                        "keep one document; put all namespaces under one 'namespaces:' list"};
+    }
+  }
+  void OnDocumentEnd() override { complete_ = true; }
+
+  void OnNull(const YAML::Mark& mark, YAML::anchor_t anchor) override {
+    count(1, mark);
+    if (expects_key()) return take_key(mark, {}, false);
+    NodeData data;
+    data.position = at(mark);
+    data.path = next_path();
+    finish(std::move(data), anchor, mark);
+  }
+
+  void OnScalar(const YAML::Mark& mark, const std::string& tag, YAML::anchor_t anchor,
+                const std::string& value) override {
+    const bool plain = tag.empty() || tag == "?" || is_core_number_tag(tag);
+    if (!plain && tag != "!" && tag != kStringTag) unsupported_tag(mark, tag);
+    count(1, mark);
+    if (expects_key()) {
+      if (anchor != YAML::NullAnchor) anchors_.insert_or_assign(anchor, Anchored{});
+      return take_key(mark, value, plain);
+    }
+    NodeData data;
+    data.position = at(mark);
+    data.path = next_path();
+    data.quoted = !plain;
+    if (plain && is_null_text(value)) {
+      return finish(std::move(data), anchor, mark);
+    }
+    data.kind = Node::Kind::scalar;
+    data.text = value;
+    substitute(data);
+    finish(std::move(data), anchor, mark);
+  }
+
+  void OnAlias(const YAML::Mark& mark, YAML::anchor_t anchor) override {
+    if (expects_key()) {
+      throw LoadFailure{at(mark), path_here(), "INVALID_KEY", "an alias cannot be a key", "write the key itself"};
+    }
+    const auto found = anchors_.find(anchor);
+    if (found == anchors_.end() || !found->second.node) {
+      throw LoadFailure{at(mark), path_here(), "INVALID_ALIAS", "the alias refers to a value that is not complete",
+                        "an alias may only repeat a value that ended before it"};
+    }
+    const Node node = *found->second.node;
+    count(node.data_->weight, mark);
+    place(node, mark);
+  }
+
+  void OnSequenceStart(const YAML::Mark& mark, const std::string& tag, YAML::anchor_t anchor,
+                       YAML::EmitterStyle::value) override {
+    open(Node::Kind::sequence, mark, tag, anchor);
+  }
+  void OnMapStart(const YAML::Mark& mark, const std::string& tag, YAML::anchor_t anchor,
+                  YAML::EmitterStyle::value) override {
+    open(Node::Kind::map, mark, tag, anchor);
+  }
+  void OnSequenceEnd() override { close(); }
+  void OnMapEnd() override { close(); }
+
+ private:
+  static constexpr std::string_view kStringTag = "tag:yaml.org,2002:str";
+
+  struct Anchored {
+    std::optional<Node> node;  // none while the value is open, or if it was a key
+  };
+  struct Frame {
+    NodeData data;
+    YAML::anchor_t anchor = 0;
+    YAML::Mark mark;
+    bool has_key = false;
+    bool skip_value = false;  // of a duplicate key
+    bool merge = false;       // the value of "<<"
+    std::string key;
+    SourcePosition key_position;
+    std::unordered_map<std::string, int> seen;  // key -> line
+    std::vector<Node> merged;
+  };
+
+  static bool is_core_number_tag(std::string_view tag) {
+    return tag == "tag:yaml.org,2002:int" || tag == "tag:yaml.org,2002:bool" || tag == "tag:yaml.org,2002:float" ||
+           tag == "tag:yaml.org,2002:null";
+  }
+  static bool is_null_text(std::string_view text) {
+    return text.empty() || text == "~" || text == "null" || text == "Null" || text == "NULL";
+  }
+
+  [[noreturn]] void unsupported_tag(const YAML::Mark& mark, const std::string& tag) const {
+    throw LoadFailure{at(mark), path_here(), "UNSUPPORTED_TAG",
+                      "the YAML tag '" + one_line(tag, 60) + "' is not supported", "remove the tag"};
+  }
+
+  bool expects_key() const {
+    return !frames_.empty() && frames_.back().data.kind == Node::Kind::map && !frames_.back().has_key;
+  }
+
+  // The path of the value that comes next.
+  std::shared_ptr<const NodePath> next_path() const {
+    if (frames_.empty()) return nullptr;
+    const Frame& frame = frames_.back();
+    auto path = std::make_shared<NodePath>();
+    path->parent = frame.data.path;
+    if (frame.data.kind == Node::Kind::map) {
+      path->key = frame.key;
+    } else {
+      path->index = frame.data.items.size();
+      path->in_sequence = true;
+    }
+    return path;
+  }
+  std::string path_here() const { return frames_.empty() ? std::string() : render(frames_.back().data.path.get()); }
+
+  void count(std::size_t nodes, const YAML::Mark& mark) {
+    nodes_ += nodes;
+    if (nodes_ > options_.max_nodes) {
+      throw LoadFailure{at(mark), path_here(), "DOCUMENT_TOO_LARGE",
+                        "the document holds more than " + std::to_string(options_.max_nodes) +
+                            " values once its aliases are expanded",
+                        "split the configuration into several files"};
+    }
+  }
+
+  void report(SourcePosition position, std::string path, std::string reason, std::string message, std::string hint) {
+    if (diagnostics_.error_count() >= kMaxErrors) {
+      throw LoadFailure{std::move(position), std::move(path), "TOO_MANY_ERRORS", "there are more errors than are shown",
+                        "mend these first"};
+    }
+    diagnostics_.error(std::move(position), std::move(path), std::move(reason), std::move(message), std::move(hint));
+  }
+
+  void take_key(const YAML::Mark& mark, const std::string& value, bool plain) {
+    Frame& frame = frames_.back();
+    if (value.empty() || value.size() > kMaxKeyBytes) {
+      throw LoadFailure{
+          at(mark), path_here(), "INVALID_KEY", value.empty() ? "a key is missing" : "the key is too long", {}};
+    }
+    frame.has_key = true;
+    frame.key = value;
+    frame.key_position = at(mark);
+    frame.merge = plain && value == "<<";
+    const auto [earlier, is_new] = frame.seen.try_emplace(value, frame.key_position.line);
+    frame.skip_value = !is_new;
+    if (!is_new) {
+      const std::string path = path_here();
+      report(frame.key_position, path.empty() ? value : path + "." + value, "DUPLICATE_KEY",
+             "'" + one_line(value, 60) + "' is given twice, in line " + std::to_string(earlier->second) +
+                 " and in line " + std::to_string(frame.key_position.line),
+             "keep one of them");
+    }
+  }
+
+  void open(Node::Kind kind, const YAML::Mark& mark, const std::string& tag, YAML::anchor_t anchor) {
+    if (!tag.empty() && tag != "?" && tag != "!" && tag != "tag:yaml.org,2002:map" && tag != "tag:yaml.org,2002:seq") {
+      unsupported_tag(mark, tag);
+    }
+    if (expects_key()) {
+      throw LoadFailure{at(mark), path_here(), "INVALID_KEY", "a list or a map cannot be a key",
+                        "use a plain name as the key"};
+    }
+    if (frames_.size() >= options_.max_depth) {
+      throw LoadFailure{at(mark),
+                        path_here(),
+                        "DOCUMENT_TOO_DEEP",
+                        "values are nested more than " + std::to_string(options_.max_depth) + " levels deep",
+                        {}};
+    }
+    count(1, mark);
+    Frame frame;
+    frame.data.kind = kind;
+    frame.data.position = at(mark);
+    frame.data.path = next_path();
+    frame.anchor = anchor;
+    frame.mark = mark;
+    if (anchor != YAML::NullAnchor) anchors_.insert_or_assign(anchor, Anchored{});
+    frames_.push_back(std::move(frame));
+  }
+
+  void close() {
+    Frame frame = std::move(frames_.back());
+    frames_.pop_back();
+    if (!frame.merged.empty()) {
+      std::unordered_set<std::string> present;
+      for (const Entry& entry : frame.data.entries) present.insert(entry.key);
+      for (const Node& source : frame.merged) {
+        for (const Entry& entry : source.entries()) {
+          if (!present.insert(entry.key).second) continue;
+          count(entry.value.data_->weight, frame.mark);
+          frame.data.entries.push_back(entry);
+        }
+      }
+    }
+    for (const Node& item : frame.data.items) frame.data.weight += item.data_->weight;
+    for (const Entry& entry : frame.data.entries) frame.data.weight += entry.value.data_->weight;
+    finish(std::move(frame.data), frame.anchor, frame.mark);
+  }
+
+  void finish(NodeData data, YAML::anchor_t anchor, const YAML::Mark& mark) {
+    const Node node(std::make_shared<const NodeData>(std::move(data)));
+    if (anchor != YAML::NullAnchor) anchors_.insert_or_assign(anchor, Anchored{node});
+    place(node, mark);
+  }
+
+  void place(const Node& node, const YAML::Mark& mark) {
+    if (frames_.empty()) {
+      root_ = node;
+      return;
+    }
+    Frame& frame = frames_.back();
+    if (frame.data.kind == Node::Kind::sequence) {
+      frame.data.items.push_back(node);
+      return;
+    }
+    frame.has_key = false;
+    if (frame.skip_value) return;
+    if (!frame.merge) {
+      frame.data.entries.push_back({std::move(frame.key), frame.key_position, node});
+      return;
+    }
+    bool mergeable = node.is_map();
+    if (node.is_map()) {
+      frame.merged.push_back(node);
+    } else if (node.is_sequence()) {
+      mergeable = std::ranges::all_of(node.items(), [](const Node& item) { return item.is_map(); });
+      frame.merged.insert(frame.merged.end(), node.items().begin(), node.items().end());
+    }
+    if (!mergeable) {
+      throw LoadFailure{at(mark), path_here(), "INVALID_MERGE", "'<<' takes a map or a list of maps",
+                        "write <<: *anchor, where the anchor stands on a map"};
+    }
+  }
+
+  // Replaces ${env:NAME} and ${file:PATH}. Errors are collected; the text is then left as it is.
+  void substitute(NodeData& data) {
+    const std::string& text = data.text;
+    if (text.find("${") == std::string::npos) return;
+    std::string out;
+    bool substituted = false;
+    std::size_t i = 0;
+    while (i < text.size()) {
+      if (text.compare(i, 3, "$${") == 0) {
+        out += "${";
+        i += 3;
+        continue;
+      }
+      if (text.compare(i, 2, "${") != 0) {
+        out += text[i++];
+        continue;
+      }
+      const std::size_t end = text.find('}', i);
+      const std::string name = text.substr(i + 2, end == std::string::npos ? std::string::npos : end - i - 2);
+      if (end == std::string::npos || name.empty()) {
+        return report(data.position, render(data.path.get()), "UNKNOWN_SUBSTITUTION",
+                      "'${' without a name and a closing '}'",
+                      "write ${env:NAME} or ${file:PATH}; $${ is a literal ${");
+      }
+      auto value = resolve(name, data);
+      if (!value) return;
+      out += *value;
+      substituted = true;
+      i = end + 1;
+      if (out.size() > kMaxSubstitutedBytes) {
+        return report(data.position, render(data.path.get()), "DOCUMENT_TOO_LARGE",
+                      "the substituted text is above 4MiB", {});
+      }
+    }
+    if (substituted) {
+      data.written = std::move(data.text);
+      data.substituted = true;
+    }
+    data.text = std::move(out);
+  }
+
+  std::optional<std::string> resolve(const std::string& name, const NodeData& data) {
+    const auto refuse = [&](std::string reason, std::string message, std::string hint) -> std::optional<std::string> {
+      report(data.position, render(data.path.get()), std::move(reason), std::move(message), std::move(hint));
+      return std::nullopt;
+    };
+    const std::string shown = one_line(name, 60);
+    if (name.starts_with("env:") && name.size() > 4) {
+      const std::string variable = name.substr(4);
+      auto value = options_.environment ? options_.environment(variable) : from_environment(variable);
+      if (value && first_bad_byte(*value) != std::string::npos) {
+        return refuse("INVALID_TEXT", "the value of ${" + shown + "} is not plain UTF-8 text", {});
+      }
+      if (value) return value;
+      return refuse("MISSING_VARIABLE", "the environment variable '" + shown.substr(4) + "' is not set",
+                    "set it before starting, or write the value in the file");
+    }
+    if (name.starts_with("file:") && name.size() > 5) {
+      std::filesystem::path path(name.substr(5));
+      if (path.is_relative() && !options_.base_directory.empty()) path = options_.base_directory / path;
+      std::error_code error;
+      const auto status = std::filesystem::status(path, error);
+      if (error || !std::filesystem::is_regular_file(status)) {
+        return refuse("UNREADABLE_FILE", "the file of ${" + shown + "} does not exist or is not a file",
+                      "relative paths start in the folder of the configuration file");
+      }
+      std::ifstream in(path, std::ios::binary);
+      std::string content(kMaxSubstitutedFile + 1, '\0');
+      in.read(content.data(), static_cast<std::streamsize>(content.size()));
+      content.resize(static_cast<std::size_t>(std::max<std::streamsize>(in.gcount(), 0)));
+      if (!in.is_open() || in.bad())
+        return refuse("UNREADABLE_FILE", "the file of ${" + shown + "} cannot be read", {});
+      if (content.size() > kMaxSubstitutedFile) {
+        return refuse("UNREADABLE_FILE", "the file of ${" + shown + "} is above 1MiB", {});
+      }
+      if (first_bad_byte(content) != std::string::npos) {
+        return refuse("INVALID_TEXT", "the file of ${" + shown + "} is not plain UTF-8 text", {});
+      }
+      if (content.ends_with('\n')) content.pop_back();
+      if (content.ends_with('\r')) content.pop_back();
+      return content;
+    }
+    const bool bare_name = std::ranges::all_of(name, [](char c) {
+      return (c >= 'A' && c <= 'Z') || (c >= 'a' && c <= 'z') || (c >= '0' && c <= '9') || c == '_';
+    });
+    return refuse("UNKNOWN_SUBSTITUTION", "'${" + shown + "}' is not known",
+                  bare_name ? "did you mean ${env:" + shown + "}? $${ is a literal ${"
+                            : "write ${env:NAME} or ${file:PATH}; $${ is a literal ${");
+  }
+
+  static std::optional<std::string> from_environment(const std::string& name) {
+    // Read before any thread could change it: nothing in this program calls setenv.
+    const char* value = std::getenv(name.c_str());  // NOLINT(concurrency-mt-unsafe)
+    if (value == nullptr) return std::nullopt;
+    return std::string(value);
+  }
+
+  const LoadOptions& options_;
+  const Lines& lines_;
+  std::shared_ptr<const std::string> file_;
+  Diagnostics& diagnostics_;
+  std::vector<Frame> frames_;
+  std::unordered_map<YAML::anchor_t, Anchored> anchors_;
+  Node root_;
+  std::size_t nodes_ = 0;
+  bool complete_ = false;
+};
+
+namespace {
+
+const std::shared_ptr<const NodeData>& nowhere() {
+  static const auto data = std::make_shared<const NodeData>();
+  return data;
+}
+
+}  // namespace
+
+Node::Node() : data_(nowhere()) {}
+Node::Kind Node::kind() const noexcept { return data_->kind; }
+const std::string& Node::text() const noexcept { return data_->text; }
+bool Node::quoted() const noexcept { return data_->quoted; }
+bool Node::substituted() const noexcept { return data_->substituted; }
+std::span<const Node> Node::items() const noexcept { return data_->items; }
+std::span<const Entry> Node::entries() const noexcept { return data_->entries; }
+const SourcePosition& Node::position() const noexcept { return data_->position; }
+std::string Node::path() const { return render(data_->path.get()); }
+
+std::string Node::path_of(std::string_view key) const {
+  const std::string own = path();
+  return own.empty() ? std::string(key) : own + "." + std::string(key);
+}
+
+std::string Node::display() const {
+  switch (kind()) {
+    case Kind::null:
+      return "nothing";
+    case Kind::sequence:
+      return "a list";
+    case Kind::map:
+      return "a map";
+    case Kind::scalar:
+      break;
+  }
+  return "'" + one_line(data_->substituted ? data_->written : data_->text, 60) + "'";
+}
+
+const Entry* Node::entry(std::string_view key) const noexcept {
+  for (const Entry& candidate : data_->entries) {
+    if (candidate.key == key) return &candidate;
+  }
+  return nullptr;
+}
+
+const Node* Node::find(std::string_view key) const noexcept {
+  const Entry* found = entry(key);
+  return found == nullptr ? nullptr : &found->value;
+}
+
+Node Node::make_map(std::vector<Entry> entries, const Node& standing_at) {
+  NodeData data;
+  data.kind = Kind::map;
+  data.position = standing_at.data_->position;
+  data.path = standing_at.data_->path;
+  for (const Entry& entry : entries) data.weight += entry.value.data_->weight;
+  data.entries = std::move(entries);
+  return Node(std::make_shared<const NodeData>(std::move(data)));
+}
+
+Node Node::make_map(std::vector<Entry> entries, const Node& parent, std::string key, SourcePosition position) {
+  auto path = std::make_shared<NodePath>();
+  path->parent = parent.data_->path;
+  path->key = std::move(key);
+  NodeData data;
+  data.kind = Kind::map;
+  data.position = std::move(position);
+  data.path = std::move(path);
+  for (const Entry& entry : entries) data.weight += entry.value.data_->weight;
+  data.entries = std::move(entries);
+  return Node(std::make_shared<const NodeData>(std::move(data)));
+}
+
+Node Node::make_scalar(std::string text, const Node& standing_at) {
+  NodeData data;
+  data.kind = Kind::scalar;
+  data.quoted = true;
+  data.position = standing_at.data_->position;
+  data.path = standing_at.data_->path;
+  data.text = std::move(text);
+  return Node(std::make_shared<const NodeData>(std::move(data)));
+}
+
+std::optional<Node> load_text(std::string_view text, const LoadOptions& options, Diagnostics& diagnostics) {
+  const auto file = std::make_shared<const std::string>(options.file_name);
+  if (text.size() > options.max_bytes) {
+    diagnostics.error({file, 1, 1}, {}, "DOCUMENT_TOO_LARGE",
+                      "the configuration is above " + std::to_string(options.max_bytes) + " bytes",
+                      "split it into several files");
+    return std::nullopt;
+  }
+  if (text.starts_with("\xef\xbb\xbf")) text.remove_prefix(3);
+  const Lines lines(text);
+  if (const std::size_t bad = first_bad_byte(text); bad != std::string_view::npos) {
+    const auto [line, column] = lines.place(bad);
+    diagnostics.error({file, line, column}, {}, "INVALID_TEXT", "the text is not UTF-8, or holds a control character",
+                      "save the file as UTF-8");
+    return std::nullopt;
+  }
+
+  const std::size_t errors_before = diagnostics.error_count();
+  TreeBuilder builder(options, lines, file, diagnostics);
+  try {
+    std::istringstream stream{std::string(text)};
+    YAML::Parser parser(stream);
+    // The second round finds what stands after the first document.
+    while (parser.HandleNextDocument(builder)) {
+    }
+  } catch (const LoadFailure& failure) {
+    diagnostics.error(failure.at, failure.path, failure.reason, failure.message, failure.hint);
+  } catch (const YAML::Exception& error) {
+    const bool tab = error.msg.find("tab") != std::string::npos;
+    diagnostics.error(
+        builder.at(error.mark), {}, "SYNTAX_ERROR", "this is not valid YAML: " + error.msg,
+        tab ? "indent with spaces" : "look at the indentation, colons, quotes and brackets just before this place");
+  } catch (const std::exception& error) {
+    diagnostics.error({file, 1, 1}, {}, "SYNTAX_ERROR", std::string("this is not valid YAML: ") + error.what(), {});
+  }
+  if (diagnostics.error_count() != errors_before) return std::nullopt;
+  return builder.root();
+}
+
+std::optional<Node> load_file(const std::string& path, LoadOptions options, Diagnostics& diagnostics) {
+  options.file_name = path;
+  options.base_directory = std::filesystem::path(path).parent_path().string();
+  const SourcePosition start{std::make_shared<const std::string>(path), 0, 0};
+  std::error_code error;
+  const auto status = std::filesystem::status(path, error);
+  if (!std::filesystem::exists(status)) {
+    diagnostics.error(start, {}, "UNREADABLE_FILE", "the file does not exist", "check the path");
+    return std::nullopt;
+  }
+  if (std::filesystem::is_directory(status)) {
+    diagnostics.error(start, {}, "UNREADABLE_FILE", "this is a folder, not a file", "name the YAML file in it");
+    return std::nullopt;
+  }
+  std::ifstream in(path, std::ios::binary);
+  if (!in.is_open()) {
+    diagnostics.error(start, {}, "UNREADABLE_FILE", std::string("the file cannot be opened: ") + std::strerror(errno),
+                      {});
+    return std::nullopt;
+  }
+  std::string text;
+  std::string chunk(std::size_t{64} << 10, '\0');
+  while (in && text.size() <= options.max_bytes) {  // a pipe has no size to ask for
+    in.read(chunk.data(), static_cast<std::streamsize>(chunk.size()));
+    text.append(chunk, 0, static_cast<std::size_t>(in.gcount()));
+  }
+  if (in.bad()) {
+    diagnostics.error(start, {}, "UNREADABLE_FILE", "the file cannot be read", {});
+    return std::nullopt;
+  }
+  return load_text(text, options, diagnostics);
+}
+
+}  // namespace prism::config

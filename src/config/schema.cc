@@ -1,0 +1,602 @@
+#include "config/schema.h"
+
+#include <algorithm>
+#include <charconv>
+#include <cstdio>
+#include <cstdlib>
+#include <set>
+
+#include "config/json_text.h"
+#include "config/suggestions.h"
+
+namespace prism::config {
+namespace {
+
+// Longer texts are not matched: the standard library's matcher recurses once a character.
+constexpr std::size_t kMaxMatched = 2048;
+
+bool expect_scalar(const Node& node, std::string_view expected, Diagnostics& diagnostics) {
+  if (node.is_scalar()) return true;
+  diagnostics.error(node, "WRONG_TYPE", "expected " + std::string(expected) + ", but this is " + node.display());
+  return false;
+}
+
+std::string folded(std::string_view text) {
+  std::string out(text);
+  for (char& c : out) {
+    if (c >= 'A' && c <= 'Z') c = static_cast<char>(c - 'A' + 'a');
+    if (c == '_') c = '-';
+  }
+  return out;
+}
+
+std::string join(const std::vector<std::string>& parts) {
+  std::string out;
+  for (const std::string& part : parts) {
+    if (!out.empty()) out += ", ";
+    out += part;
+  }
+  return out;
+}
+
+// "between 1 and 10", "at least 1", "at most 10"
+std::string bounds(const TypeInfo& info) {
+  if (!info.min.empty() && !info.max.empty()) return "between " + info.min + " and " + info.max;
+  if (!info.min.empty()) return "at least " + info.min;
+  return "at most " + info.max;
+}
+
+void out_of_range(const Node& node, const TypeInfo& info, Diagnostics& diagnostics) {
+  diagnostics.error(node, "OUT_OF_RANGE", node.display() + " is out of range: it must be " + bounds(info));
+}
+
+// parse_size and parse_duration quote what they were given; a substituted value must not be quoted.
+void report_unit(const Node& node, const Error& error, std::string_view what, Diagnostics& diagnostics) {
+  diagnostics.error(
+      node, error.reason,
+      node.substituted() ? "the value of " + node.display() + " is not " + std::string(what) : error.message,
+      error.hint);
+}
+
+}  // namespace
+
+const FieldInfo* SchemaInfo::find(std::string_view name) const {
+  for (const FieldInfo& field : fields) {
+    if (field.name == name || std::ranges::find(field.aliases, name) != field.aliases.end()) return &field;
+  }
+  return nullptr;
+}
+
+std::vector<std::string> SchemaInfo::known_keys() const {
+  std::vector<std::string> out;
+  for (const FieldInfo& field : fields) {
+    out.push_back(field.name);
+    out.insert(out.end(), field.aliases.begin(), field.aliases.end());
+  }
+  for (const Spelling& spelling : spellings) out.push_back(spelling.key);
+  return out;
+}
+
+// ---- Types
+// ----------------------------------------------------------------------------------------------------------------
+
+TypeInfo Bool::info() const {
+  TypeInfo out;
+  out.form = TypeInfo::Form::boolean;
+  out.name = "true or false";
+  return out;
+}
+
+bool Bool::parse(const Node& node, bool& out, Diagnostics& diagnostics) const {
+  if (!expect_scalar(node, "true or false", diagnostics)) return false;
+  const std::string text = folded(node.text());
+  if (text == "true" || text == "false") {
+    out = text == "true";
+    return true;
+  }
+  std::string hint;
+  if (text == "yes" || text == "on" || text == "y" || text == "1") hint = "write true";
+  if (text == "no" || text == "off" || text == "n" || text == "0") hint = "write false";
+  diagnostics.error(node, "WRONG_TYPE", "expected true or false, but this is " + node.display(), hint);
+  return false;
+}
+
+TypeInfo Int::info() const {
+  TypeInfo out;
+  out.form = TypeInfo::Form::integer;
+  out.name = "whole number";
+  if (min != std::numeric_limits<std::int64_t>::min()) out.min = std::to_string(min);
+  if (max != std::numeric_limits<std::int64_t>::max()) out.max = std::to_string(max);
+  return out;
+}
+
+bool Int::parse(const Node& node, std::int64_t& out, Diagnostics& diagnostics) const {
+  if (!expect_scalar(node, "a whole number", diagnostics)) return false;
+  const std::string& text = node.text();
+  const char* begin = text.data() + (text.starts_with('+') ? 1 : 0);
+  const char* end = text.data() + text.size();
+  std::int64_t value = 0;
+  const auto [stopped, error] = std::from_chars(begin, end, value);
+  if (error == std::errc::result_out_of_range && stopped == end) {
+    diagnostics.error(node, "OUT_OF_RANGE", node.display() + " is beyond 64 bits");
+    return false;
+  }
+  if (error != std::errc() || stopped != end) {
+    diagnostics.error(node, "INVALID_NUMBER", "expected a whole number, but this is " + node.display());
+    return false;
+  }
+  if (value < min || value > max) {
+    out_of_range(node, info(), diagnostics);
+    return false;
+  }
+  out = value;
+  return true;
+}
+
+TypeInfo Text::info() const {
+  TypeInfo out;
+  out.form = TypeInfo::Form::string;
+  out.name = expects.empty() ? "text" : expects;
+  out.pattern = pattern;
+  return out;
+}
+
+bool Text::parse(const Node& node, std::string& out, Diagnostics& diagnostics) const {
+  const std::string expected = expects.empty() ? "text" : expects;
+  if (!expect_scalar(node, expected, diagnostics)) return false;
+  const std::string& text = node.text();
+  if (text.empty() && !allow_empty) {
+    diagnostics.error(node, "INVALID_VALUE", "expected " + expected + ", but this is empty");
+    return false;
+  }
+  if (!pattern.empty() && !(text.size() <= kMaxMatched && std::regex_match(text, std::regex(pattern)))) {
+    diagnostics.error(node, "INVALID_VALUE",
+                      node.display() + " is not " + (expects.empty() ? "of the form " + pattern : expects));
+    return false;
+  }
+  out = text;
+  return true;
+}
+
+Text Name() {
+  return Text{.pattern = "[A-Za-z0-9_][A-Za-z0-9._-]{0,248}",
+              .expects = "a name of letters, digits, '.', '_' and '-' (at most 249)"};
+}
+
+TypeInfo SecretText::info() const {
+  TypeInfo out;
+  out.form = TypeInfo::Form::string;
+  out.name = "secret text";
+  return out;
+}
+
+bool SecretText::parse(const Node& node, Secret& out, Diagnostics& diagnostics) const {
+  if (!node.is_scalar()) {
+    diagnostics.error(node, "WRONG_TYPE", "expected a secret, but this is " + node.display(),
+                      "write ${env:NAME} or ${file:PATH}");
+    return false;
+  }
+  if (node.text().empty()) {
+    diagnostics.error(node, "INVALID_VALUE", "the secret is empty", "write ${env:NAME} or ${file:PATH}");
+    return false;
+  }
+  if (!node.substituted()) {
+    diagnostics.warning(node, "PLAIN_SECRET", "this secret is written in the file", "use ${env:NAME} or ${file:PATH}");
+  }
+  out = Secret(node.text());
+  return true;
+}
+
+TypeInfo Size::info() const {
+  TypeInfo out;
+  out.form = TypeInfo::Form::size;
+  out.name = "size";
+  out.unit = "bytes";
+  if (min != 0) out.min = format_size(min);
+  if (max != std::numeric_limits<std::uint64_t>::max()) out.max = format_size(max);
+  return out;
+}
+
+bool Size::parse(const Node& node, std::uint64_t& out, Diagnostics& diagnostics) const {
+  if (!expect_scalar(node, "a size such as 1MB", diagnostics)) return false;
+  const auto value = parse_size(node.text());
+  if (!value) {
+    report_unit(node, value.error(), "a size", diagnostics);
+    return false;
+  }
+  if (*value < min || *value > max) {
+    out_of_range(node, info(), diagnostics);
+    return false;
+  }
+  out = *value;
+  return true;
+}
+
+TypeInfo Duration::info() const {
+  TypeInfo out;
+  out.form = TypeInfo::Form::duration;
+  out.name = "duration";
+  out.unit = "seconds";
+  if (min.count() != 0) out.min = format_duration(min);
+  if (max != std::chrono::nanoseconds::max()) out.max = format_duration(max);
+  return out;
+}
+
+bool Duration::parse(const Node& node, std::chrono::nanoseconds& out, Diagnostics& diagnostics) const {
+  if (!expect_scalar(node, "a duration such as 100ms", diagnostics)) return false;
+  const auto value = parse_duration(node.text());
+  if (!value) {
+    report_unit(node, value.error(), "a duration", diagnostics);
+    return false;
+  }
+  if (!*value) {
+    diagnostics.error(node, "OUT_OF_RANGE", "this duration must have an end",
+                      "write a number with a unit, such as 100ms");
+    return false;
+  }
+  if (**value < min || **value > max) {
+    out_of_range(node, info(), diagnostics);
+    return false;
+  }
+  out = **value;
+  return true;
+}
+
+TypeInfo DurationOrInfinite::info() const {
+  TypeInfo out = Duration{.min = min}.info();
+  out.name = "duration or infinite";
+  out.infinite = true;
+  return out;
+}
+
+bool DurationOrInfinite::parse(const Node& node, Lifetime& out, Diagnostics& diagnostics) const {
+  if (node.is_null()) {
+    out = std::nullopt;
+    return true;
+  }
+  if (!expect_scalar(node, "a duration such as 7 days, or 'infinite'", diagnostics)) return false;
+  const auto value = parse_duration(node.text());
+  if (!value) {
+    report_unit(node, value.error(), "a duration", diagnostics);
+    return false;
+  }
+  if (*value && **value < min) {
+    out_of_range(node, info(), diagnostics);
+    return false;
+  }
+  out = *value;
+  return true;
+}
+
+std::optional<std::size_t> parse_enumeration(const Node& node, const std::vector<std::string>& names,
+                                             Diagnostics& diagnostics) {
+  if (!expect_scalar(node, "one of " + join(names), diagnostics)) return std::nullopt;
+  const std::string text = folded(node.text());
+  for (std::size_t i = 0; i < names.size(); ++i) {
+    if (folded(names[i]) == text) return i;
+  }
+  std::string hint;
+  if (auto meant = nearest(node.text(), names); meant && !node.substituted()) hint = "did you mean '" + *meant + "'?";
+  diagnostics.error(node, "INVALID_VALUE", node.display() + " is not one of " + join(names), hint);
+  return std::nullopt;
+}
+
+TypeInfo enumeration_info(const std::vector<std::string>& names) {
+  TypeInfo out;
+  out.form = TypeInfo::Form::enumeration;
+  out.name = "one of " + join(names);
+  out.values = names;
+  return out;
+}
+
+TypeInfo Any::info() const {
+  TypeInfo out;
+  out.form = TypeInfo::Form::any;
+  out.name = "any value";
+  return out;
+}
+
+bool expect_list(const Node& node, std::size_t min, std::size_t max, Diagnostics& diagnostics) {
+  if (!node.is_sequence()) {
+    diagnostics.error(node, "WRONG_TYPE", "expected a list, but this is " + node.display(),
+                      node.is_scalar() ? "write it as [a, b], or one '- item' a line" : "");
+    return false;
+  }
+  if (node.items().size() < min || node.items().size() > max) {
+    diagnostics.error(
+        node, "OUT_OF_RANGE",
+        "the list has " + std::to_string(node.items().size()) + " entries; it must have " +
+            (node.items().size() < min ? "at least " + std::to_string(min) : "at most " + std::to_string(max)));
+    return false;
+  }
+  return true;
+}
+
+bool expect_map(const Node& node, std::string_view what, Diagnostics& diagnostics) {
+  if (node.is_map()) return true;
+  diagnostics.error(node, "WRONG_TYPE", "expected " + std::string(what) + " (a map), but this is " + node.display());
+  return false;
+}
+
+TypeInfo list_info(const TypeInfo& element) {
+  TypeInfo out;
+  out.form = TypeInfo::Form::list;
+  out.name = "list of " + element.name;
+  out.element = std::make_shared<const TypeInfo>(element);
+  return out;
+}
+
+TypeInfo map_info(const TypeInfo& element) {
+  TypeInfo out;
+  out.form = TypeInfo::Form::map;
+  out.name = "map of names to " + element.name;
+  out.element = std::make_shared<const TypeInfo>(element);
+  return out;
+}
+
+// ---- SchemaCore
+// -----------------------------------------------------------------------------------------------------------
+
+namespace detail {
+
+SchemaCore::SchemaCore(std::string name, std::string description) : info_(std::make_shared<SchemaInfo>()) {
+  info_->name = std::move(name);
+  info_->description = std::move(description);
+}
+
+void SchemaCore::broken(const std::string& why) const {
+  const std::string field = info_->fields.empty() ? "" : ", option '" + info_->fields.back().name + "'";
+  std::fprintf(stderr, "the option schema '%s'%s contradicts itself: %s\n", info_->name.c_str(), field.c_str(),
+               why.c_str());
+  std::abort();
+}
+
+void SchemaCore::add_field(FieldInfo field) {
+  if (info_->find(field.name) != nullptr) broken("'" + field.name + "' is declared twice");
+  info_->fields.push_back(std::move(field));
+  defaults_.emplace_back();
+}
+
+FieldInfo& SchemaCore::last() {
+  if (info_->fields.empty()) broken("no field was declared yet");
+  return info_->fields.back();
+}
+
+void SchemaCore::add_spelling(Spelling spelling) {
+  if (info_->find(spelling.key) != nullptr) broken("the spelling '" + spelling.key + "' is also a field");
+  const SchemaInfo* object = info_.get();
+  std::string_view rest = spelling.target;
+  while (true) {
+    const std::size_t dot = rest.find('.');
+    const FieldInfo* field = object->find(rest.substr(0, dot));
+    if (field == nullptr)
+      broken("the spelling '" + spelling.key + "' means an unknown option '" + spelling.target + "'");
+    if (dot == std::string_view::npos) break;
+    if (!field->type.object) broken("in the spelling '" + spelling.key + "', '" + field->name + "' is not an object");
+    object = field->type.object.get();
+    rest.remove_prefix(dot + 1);
+  }
+  if (object == info_.get()) broken("'" + spelling.key + "' is an alias, not a spelling");
+  info_->spellings.push_back(std::move(spelling));
+}
+
+void SchemaCore::set_default(std::string text) {
+  FieldInfo& field = last();
+  Diagnostics diagnostics;
+  LoadOptions options;
+  options.file_name = "<default of " + field.name + ">";
+  auto node = load_text(text, options, diagnostics);
+  if (!node) broken("its default is not YAML:\n" + format_text(diagnostics));
+  field.default_text = std::move(text);
+  defaults_.back() = std::move(*node);
+}
+
+const Node* SchemaCore::default_of(std::size_t field) const { return defaults_[field] ? &*defaults_[field] : nullptr; }
+
+namespace {
+
+const Entry* entry_of(const Node& map, const FieldInfo& field) {
+  if (const Entry* entry = map.entry(field.name)) return entry;
+  for (const std::string& alias : field.aliases) {
+    if (const Entry* entry = map.entry(alias)) return entry;
+  }
+  return nullptr;
+}
+
+void duplicate(const SourcePosition& at, std::string path, std::string_view key, const Entry& other,
+               std::string_view same_as, Diagnostics& diagnostics) {
+  diagnostics.error(at, std::move(path), "DUPLICATE_OPTION",
+                    "'" + std::string(key) + "' means the same as '" + std::string(same_as) +
+                        "', which is given in line " + std::to_string(other.key_position.line),
+                    "keep one of them");
+}
+
+// `map` with `given` put in as the option `target` (dotted), seen from an object of type `object`.
+Node put(const Node& map, const SchemaInfo& object, std::string_view target, const Entry& given,
+         const std::string& given_path, std::string_view whole_target, Diagnostics& diagnostics) {
+  const std::size_t dot = target.find('.');
+  const FieldInfo& field = *object.find(target.substr(0, dot));
+  const Entry* present = entry_of(map, field);
+  std::vector<Entry> entries(map.entries().begin(), map.entries().end());
+  if (dot == std::string_view::npos) {
+    if (present != nullptr) {
+      duplicate(given.key_position, given_path, given.key, *present, whole_target, diagnostics);
+      return map;
+    }
+    entries.push_back({field.name, given.key_position, given.value});
+    return Node::make_map(std::move(entries), map);
+  }
+  const std::string_view rest = target.substr(dot + 1);
+  const SchemaInfo& inner = *field.type.object;
+  if (present == nullptr) {
+    const Node empty = Node::make_map({}, map, field.name, given.key_position);
+    entries.push_back(
+        {field.name, given.key_position, put(empty, inner, rest, given, given_path, whole_target, diagnostics)});
+    return Node::make_map(std::move(entries), map);
+  }
+  Node base = present->value;
+  if (base.is_scalar() && !field.type.shorthand.empty()) {
+    base = Node::make_map({Entry{field.type.shorthand, base.position(), base}}, base);
+  } else if (base.is_null()) {
+    base = Node::make_map({}, base);
+  }
+  if (!base.is_map()) return map;  // the field's own type says what is wrong
+  for (Entry& entry : entries) {
+    if (entry.key == present->key) {
+      entry.value = put(base, inner, rest, given, given_path, whole_target, diagnostics);
+      break;
+    }
+  }
+  return Node::make_map(std::move(entries), map);
+}
+
+}  // namespace
+
+std::optional<SchemaCore::Assigned> SchemaCore::assign(const Node& node, Diagnostics& diagnostics) const {
+  if (!expect_map(node, "the options of " + info_->name, diagnostics)) return std::nullopt;
+  Node map = node;
+  for (const Spelling& spelling : info_->spellings) {
+    const Entry* found = map.entry(spelling.key);
+    if (found == nullptr) continue;
+    const Entry given = *found;
+    std::vector<Entry> entries;
+    for (const Entry& entry : map.entries()) {
+      if (entry.key != spelling.key) entries.push_back(entry);
+    }
+    map = put(Node::make_map(std::move(entries), map), *info_, spelling.target, given, node.path_of(given.key),
+              spelling.target, diagnostics);
+  }
+
+  Assigned out;
+  out.values.resize(info_->fields.size());
+  std::vector<const Entry*> given_by(info_->fields.size(), nullptr);
+  for (const Entry& entry : map.entries()) {
+    const FieldInfo* field = info_->find(entry.key);
+    if (field == nullptr) {
+      diagnostics.error(entry.key_position, node.path_of(entry.key), "UNKNOWN_OPTION",
+                        "unknown option '" + entry.key.substr(0, 60) + "' in " + info_->name,
+                        suggest(entry.key, info_->known_keys()));
+      continue;
+    }
+    const auto index = static_cast<std::size_t>(field - info_->fields.data());
+    if (given_by[index] != nullptr) {
+      duplicate(entry.key_position, node.path_of(entry.key), entry.key, *given_by[index], given_by[index]->key,
+                diagnostics);
+      continue;
+    }
+    if (!field->deprecated.empty()) {
+      diagnostics.add({Severity::warning, entry.key_position, node.path_of(entry.key), "DEPRECATED_OPTION",
+                       "'" + entry.key + "' is deprecated", "use " + field->deprecated});
+    }
+    given_by[index] = &entry;
+    out.values[index] = entry.value;
+  }
+  for (std::size_t i = 0; i < info_->fields.size(); ++i) {
+    const FieldInfo& field = info_->fields[i];
+    if (!field.required || out.values[i]) continue;
+    diagnostics.error(
+        node.position(), node.path_of(field.name), "MISSING_OPTION",
+        "'" + field.name + "' is missing in " + info_->name,
+        field.name + ": " + (field.example.empty() ? field.type.name : field.example) + " (" + field.description + ")");
+  }
+  out.map = std::move(map);
+  return out;
+}
+
+}  // namespace detail
+
+// ---- JSON Schema
+// ----------------------------------------------------------------------------------------------------------
+
+namespace {
+
+std::string type_schema(const TypeInfo& type, const std::string& extra);
+
+std::string object_schema(const SchemaInfo& info, const std::string& extra);
+
+const FieldInfo* target_of(const SchemaInfo& info, std::string_view target) {
+  const std::size_t dot = target.find('.');
+  const FieldInfo* field = info.find(target.substr(0, dot));
+  return dot == std::string_view::npos ? field : target_of(*field->type.object, target.substr(dot + 1));
+}
+
+std::string field_schema(const FieldInfo& field) {
+  std::string description = field.description;
+  if (!field.type.unit.empty()) description += " (a bare number is in " + field.type.unit + ")";
+  if (!field.type.min.empty() || !field.type.max.empty()) description += " (" + bounds(field.type) + ")";
+  std::string extra = R"("description":)" + json_quote(description);
+  if (field.default_text) extra += R"(,"default":)" + json_quote(*field.default_text);
+  if (!field.example.empty()) extra += R"(,"examples":[)" + json_quote(field.example) + "]";
+  if (!field.deprecated.empty()) extra += R"(,"deprecated":true)";
+  if (field.secret) extra += R"(,"writeOnly":true)";
+  return type_schema(field.type, extra);
+}
+
+std::string type_schema(const TypeInfo& type, const std::string& extra) {
+  const std::string tail = extra.empty() ? "}" : "," + extra + "}";
+  switch (type.form) {
+    case TypeInfo::Form::boolean:
+      return R"({"type":"boolean")" + tail;
+    case TypeInfo::Form::integer: {
+      std::string out = R"({"type":"integer")";
+      if (!type.min.empty()) out += R"(,"minimum":)" + type.min;
+      if (!type.max.empty()) out += R"(,"maximum":)" + type.max;
+      return out + tail;
+    }
+    case TypeInfo::Form::string:
+      return R"({"type":["string","number","boolean"])" +
+             (type.pattern.empty() ? std::string() : R"(,"pattern":)" + json_quote("^(" + type.pattern + ")$")) + tail;
+    case TypeInfo::Form::size:
+      return R"({"type":["integer","string"],"minimum":0,"pattern":"^[0-9]+(\\.[0-9]+)?[ _]?([kKmMgGtTpP][iI]?)?[bB]?$")" +
+             tail;
+    case TypeInfo::Form::duration:
+      return std::string(R"({"type":["number","string")") + (type.infinite ? R"(,"null")" : "") + R"(],"minimum":0)" +
+             tail;
+    case TypeInfo::Form::enumeration: {
+      std::string out = R"({"enum":[)";
+      for (std::size_t i = 0; i < type.values.size(); ++i) out += (i == 0 ? "" : ",") + json_quote(type.values[i]);
+      return out + "]" + tail;
+    }
+    case TypeInfo::Form::list:
+      return R"({"type":"array","items":)" + type_schema(*type.element, {}) + tail;
+    case TypeInfo::Form::map:
+      return R"({"type":"object","additionalProperties":)" + type_schema(*type.element, {}) + tail;
+    case TypeInfo::Form::object: {
+      if (type.shorthand.empty()) return object_schema(*type.object, extra);
+      const FieldInfo* field = type.object->find(type.shorthand);
+      return R"({"anyOf":[)" + type_schema(field->type, {}) + "," + object_schema(*type.object, {}) + "]" + tail;
+    }
+    case TypeInfo::Form::any:
+      return "{" + extra + "}";
+  }
+  return "{}";
+}
+
+std::string object_schema(const SchemaInfo& info, const std::string& extra) {
+  std::string properties, required;
+  const auto property = [&](const std::string& name, const FieldInfo& field) {
+    properties += (properties.empty() ? "" : ",") + json_quote(name) + ":" + field_schema(field);
+  };
+  for (const FieldInfo& field : info.fields) {
+    property(field.name, field);
+    for (const std::string& alias : field.aliases) property(alias, field);
+    const bool other_spelling =
+        !field.aliases.empty() || std::ranges::any_of(info.spellings, [&](const Spelling& spelling) {
+          return spelling.target.starts_with(field.name + ".");
+        });
+    if (field.required && !other_spelling) required += (required.empty() ? "" : ",") + json_quote(field.name);
+  }
+  for (const Spelling& spelling : info.spellings) property(spelling.key, *target_of(info, spelling.target));
+  return R"({"type":"object","title":)" + json_quote(info.name) + R"(,"properties":{)" + properties + "}" +
+         (required.empty() ? "" : R"(,"required":[)" + required + "]") + R"(,"additionalProperties":false)" +
+         (extra.empty() ? R"(,"description":)" + json_quote(info.description) : "," + extra) + "}";
+}
+
+}  // namespace
+
+std::string json_schema(const SchemaInfo& info) {
+  const std::string body = object_schema(info, {});
+  return R"({"$schema":"https://json-schema.org/draft/2020-12/schema",)" + body.substr(1);
+}
+
+}  // namespace prism::config

@@ -1,0 +1,33 @@
+// Sizes and durations as people write them. Exact integer arithmetic throughout: a value is either exactly what was
+// written or an error, never rounded.
+#pragma once
+
+#include <chrono>
+#include <cstdint>
+#include <optional>
+#include <string>
+#include <string_view>
+
+#include "base/error.h"
+
+namespace prism::config {
+
+// A length of time, or nullopt for "without end".
+using Lifetime = std::optional<std::chrono::nanoseconds>;
+
+// Bytes. A bare number is bytes. B; kB MB GB TB PB are powers of 1000; KiB MiB GiB TiB PiB powers of 1024 (case does
+// not matter, one space or '_' may stand before the unit). A fraction is accepted if the result is a whole number of
+// bytes (1.5MB). Reason INVALID_SIZE.
+Result<std::uint64_t> parse_size(std::string_view text);
+
+// A bare number is seconds. Units ns, us, ms, s, m, h, d, w and their long forms (second(s), minute(s), hour(s),
+// day(s), week(s)), joined to the number, or apart by a space or '_' ("30 days", "1_day"); several parts add up
+// ("1h30m"). "infinite" and "null" are without end. At most 292 years. Reason INVALID_DURATION.
+Result<Lifetime> parse_duration(std::string_view text);
+
+// Texts that parse_size and parse_duration read back as the same value, in the largest unit that is exact.
+std::string format_size(std::uint64_t bytes);
+std::string format_duration(std::chrono::nanoseconds duration);
+std::string format_lifetime(const Lifetime& lifetime);
+
+}  // namespace prism::config
