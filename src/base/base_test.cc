@@ -1,5 +1,6 @@
 #include <gtest/gtest.h>
 
+#include "base/base64.h"
 #include "base/bytes.h"
 #include "base/crc32c.h"
 #include "base/ids.h"
@@ -37,6 +38,21 @@ TEST(Ids, HexRoundTrips) {
   const Id128 id = random_id();
   EXPECT_EQ(from_hex(to_hex(id)), id);
   EXPECT_EQ(from_hex("xyz"), std::nullopt);
+}
+
+TEST(Base64, MatchesRfc4648) {
+  EXPECT_EQ(base64_encode(""), "");
+  EXPECT_EQ(base64_encode("f"), "Zg==");
+  EXPECT_EQ(base64_encode("fo"), "Zm8=");
+  EXPECT_EQ(base64_encode("foobar"), "Zm9vYmFy");
+  EXPECT_EQ(base64url_encode("\xfb\xff"), "-_8");
+  std::string all;
+  for (int i = 0; i < 256; ++i) all += static_cast<char>(i);
+  for (std::size_t n = 0; n < all.size(); ++n) {
+    EXPECT_EQ(base64_decode(base64_encode(all.substr(0, n))), all.substr(0, n));
+    EXPECT_EQ(base64url_decode(base64url_encode(all.substr(n))), all.substr(n));
+  }
+  for (const char* bad : {"Z", "Zg=", "Zg", "Zh==", "Z===", "Zg==Zg==", "a b="}) EXPECT_EQ(base64_decode(bad), std::nullopt) << bad;
 }
 
 TEST(Bytes, SliceKeepsTheOwnerAlive) {

@@ -48,6 +48,7 @@ struct TopicInfo {
 
 struct LogFeatures {
   Durability durability = Durability::memory;
+  std::size_t max_record_bytes = 1UL << 20;  // of a topic that this log makes: body, id, key and headers together
   bool deduplicates = false;     // append drops a record whose id it has seen recently
   bool persists_attempts = false;  // the delivery attempt of an unacknowledged record survives the consumer
 };

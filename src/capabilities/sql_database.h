@@ -38,6 +38,11 @@ struct SqlRows {
   std::uint64_t affected = 0;
 };
 
+struct Committed {
+  Batch<SqlRows> results;  // one a statement
+  Position position;       // of the transaction
+};
+
 // What Prism asks of a table of its own; each dialect renders it.
 enum class ColumnType : std::uint8_t {
   id,         // 64-bit, generated, growing, primary key
@@ -112,7 +117,7 @@ class SqlDatabase {
   // Short, independent statements; a write is answered when it is committed durably. A failing statement fails alone.
   virtual Task<Batch<Result<SqlRows>>> point(Context context, Batch<Statement> statements) = 0;
   // All statements or none, in one transaction, without an interactive one's round trips. The answer comes after the commit.
-  virtual Task<Result<Batch<SqlRows>>> atomically(Context context, Batch<Statement> statements) = 0;
+  virtual Task<Result<Committed>> atomically(Context context, Batch<Statement> statements) = 0;
   virtual Task<Result<std::unique_ptr<SqlTransaction>>> begin(Context context, TxOptions options) = 0;
   // Runs in a snapshot on a reading connection: no write is accepted.
   virtual Task<Result<SqlRows>> query(Context context, Statement statement, std::size_t max_rows) = 0;
@@ -130,6 +135,7 @@ struct SqlText {
   SqlDialect dialect;
   static std::string quote(std::string_view identifier);                   // "a" -> "\"a\"" (both dialects)
   std::string now() const;                                                 // the present time, in the form of ColumnType::timestamp
+  std::string ago(std::string_view microseconds_expression) const;         // now() minus that many microseconds, in the same form
   std::string lane(std::string_view key_expression, std::uint32_t lanes) const;  // 0..lanes-1 by a stable hash of the text
 };
 

@@ -74,6 +74,7 @@ class JobKeeper {
 
  private:
   struct Shard;
+  Result<void> set_paused(std::string_view name, bool paused);
   Task<void> run(std::shared_ptr<Shard> shard);
   Task<void> hold(std::shared_ptr<Shard> shard, Grant grant);
   Task<void> renew(std::shared_ptr<Shard> shard, std::shared_ptr<std::stop_source> lost, Grant grant);

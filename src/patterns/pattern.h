@@ -87,6 +87,12 @@ class Pattern {
  public:
   virtual ~Pattern() = default;
   virtual const PatternInfo& info() const noexcept = 0;
+  // A pattern may name the log that the namespace writes to, and a topic that everything goes to (outbox: the publisher's
+  // destination). Empty: it does not.
+  virtual std::string log_backend() const { return {}; }
+  virtual std::string fixed_topic() const { return {}; }
+  // Has the background work of this pattern nothing left to do for what was published and acknowledged so far?
+  virtual Task<Result<bool>> settled(Context context);
   // Takes what is below and gives what the layer above sees; registers its jobs with the assembly. May do I/O (make a table).
   virtual Task<Result<Ports>> wrap(Context context, Ports below, Assembly& assembly) = 0;
 };

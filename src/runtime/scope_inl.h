@@ -31,9 +31,9 @@ struct Starter {
     struct Final {
       bool await_ready() const noexcept { return false; }
       std::coroutine_handle<> await_suspend(std::coroutine_handle<promise_type> self) const noexcept {
-        Countdown* const countdown = self.promise().countdown;
+        Countdown* const shared = self.promise().countdown;
         self.destroy();
-        if (countdown->left.fetch_sub(1, std::memory_order_acq_rel) == 1) return countdown->waiter;
+        if (shared->left.fetch_sub(1, std::memory_order_acq_rel) == 1) return shared->waiter;
         return std::noop_coroutine();
       }
       void await_resume() const noexcept {}

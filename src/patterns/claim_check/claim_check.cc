@@ -1,0 +1,321 @@
+#include "patterns/claim_check/claim_check.h"
+
+#include <algorithm>
+#include <charconv>
+
+#include "base/crc32c.h"
+#include "base/ids.h"
+#include "patterns/claim_check/cleanup.h"
+#include "patterns/log_ports.h"
+#include "telemetry/log.h"
+
+namespace prism::claim_check {
+
+const PatternInfo kInfo{
+    .name = "claim-check",
+    .version = "1.0.0",
+    .summary = "stores large payloads in an object store and sends a reference",
+    .needs = {"event-log", "object-store"},
+    .rank = 10,
+};
+
+namespace {
+
+// Uploads of one batch that run side by side; each holds its parts under the process-wide byte budget.
+constexpr std::size_t kUploadsAtOnce = 4;
+// For what follows a finished upload: it must not be cut off by a caller that goes away, or the object becomes an orphan.
+constexpr Clock::duration kCommitGrace = std::chrono::seconds(30);
+
+std::uint64_t to_number(const std::string* text) {
+  std::uint64_t value = 0;
+  if (text != nullptr) std::from_chars(text->data(), text->data() + text->size(), value);
+  return value;
+}
+
+std::string content_type_of(const Message& message) {
+  for (const auto& [name, value] : message.headers) {
+    if (name == "content-type") return value.str();
+  }
+  return {};
+}
+
+class ClaimCheckPublisher final : public Publisher {
+ public:
+  ClaimCheckPublisher(std::unique_ptr<Publisher> next, std::shared_ptr<ObjectStore> store, Options options)
+      : next_(std::move(next)), store_(std::move(store)), options_(std::move(options)) {}
+
+  Task<Batch<Result<Appended>>> publish(Context context, Batch<Message> messages) override {
+    // The common case costs one look at each size.
+    if (std::all_of(messages.begin(), messages.end(), [&](const Message& m) { return stays_inline(m); })) {
+      return next_->publish(std::move(context), std::move(messages));
+    }
+    return check_in(std::move(context), std::move(messages));
+  }
+
+ private:
+  bool stays_inline(const Message& m) const {
+    return m.attribute("claim_check_id") != nullptr || (m.payload.is_inline() && m.payload.buffered().size() <= options_.threshold);
+  }
+
+  struct Upload {
+    std::size_t index = 0;
+    std::string key;
+    Result<void> outcome;
+  };
+
+  Task<Batch<Result<Appended>>> check_in(Context context, Batch<Message> messages) {
+    std::vector<std::string> uploaded(messages.size());  // object keys
+    std::vector<std::optional<Error>> errors(messages.size());
+    for (std::size_t i = 0; i < messages.size();) {
+      std::vector<Task<Upload>> uploads;
+      for (; i < messages.size() && uploads.size() < kUploadsAtOnce; ++i) {
+        if (!stays_inline(messages[i])) uploads.push_back(upload(context, &messages[i], i));
+      }
+      for (auto& done : co_await when_all(std::move(uploads))) {
+        if (done.outcome) {
+          uploaded[done.index] = std::move(done.key);
+        } else {
+          errors[done.index] = std::move(done.outcome).error().with("pattern", std::string(kInfo.name));
+        }
+      }
+    }
+
+    Batch<Message> rest;
+    std::vector<std::size_t> index;
+    FailedKeys failed;
+    std::vector<std::string> garbage;
+    for (std::size_t i = 0; i < messages.size(); ++i) {
+      if (!errors[i]) errors[i] = failed.check(messages[i].key);
+      if (errors[i]) {
+        failed.add(messages[i].key);
+        if (!uploaded[i].empty()) garbage.push_back(uploaded[i]);
+        continue;
+      }
+      rest.push_back(std::move(messages[i]));
+      index.push_back(i);
+    }
+    Batch<Result<Appended>> results(messages.size());
+    for (std::size_t i = 0; i < messages.size(); ++i) {
+      if (errors[i]) results[i] = std::unexpected(std::move(*errors[i]));
+    }
+    if (!rest.empty()) {
+      auto published = co_await next_->publish(context.shielded(kCommitGrace), std::move(rest));
+      for (std::size_t i = 0; i < index.size(); ++i) {
+        const std::string& key = uploaded[index[i]];
+        // An unknown outcome may be a success: then the object stays for the sweeper to judge.
+        if (!published[i] && published[i].error().retry != Retry::unknown_outcome && !key.empty()) garbage.push_back(key);
+        results[index[i]] = std::move(published[i]);
+      }
+    }
+    if (!garbage.empty()) co_await store_->remove(context.shielded(kCommitGrace), std::move(garbage));
+    co_return results;
+  }
+
+  Task<Upload> upload(Context context, Message* message, std::size_t index) {
+    Upload out{.index = index};
+    if (!message->payload.is_inline()) {
+      // A stream of unknown size may turn out to be small: then it stays inline.
+      auto head = co_await message->payload.peek(context, options_.threshold + 1);
+      if (!head) {
+        out.outcome = std::unexpected(std::move(head).error());
+        co_return out;
+      }
+      if (stays_inline(*message)) co_return out;
+    }
+    const std::string id = uuid7();
+    const std::string key = options_.prefix + id;
+    auto stored = co_await store_->put(context, key, std::exchange(message->payload, Payload()),
+                                       PutOptions{.if_absent = true, .if_match = {}, .content_type = content_type_of(*message), .metadata = {}});
+    if (!stored) {
+      out.outcome = std::unexpected(std::move(stored).error());
+      co_return out;
+    }
+    out.key = key;
+    message->set_attribute("claim_check_id", id);
+    message->set_attribute("payload_size", std::to_string(stored->size));
+    message->set_attribute("claim_check_uri", options_.backend + "://" + options_.bucket + "/" + key);
+    message->set_attribute("claim_check_backend", options_.backend);
+    message->set_attribute("claim_check_bucket", options_.bucket);
+    message->set_attribute("claim_check_key", key);
+    message->set_attribute("claim_check_crc32c", std::to_string(stored->crc32c));
+    co_return out;
+  }
+
+  std::unique_ptr<Publisher> next_;
+  std::shared_ptr<ObjectStore> store_;
+  Options options_;
+};
+
+// Fetches the object when it is first read.
+class ObjectSource final : public ByteSource {
+ public:
+  struct Reference {
+    std::string id;
+    std::string uri;
+    std::string key;
+    std::uint64_t size = 0;
+    std::optional<std::uint32_t> crc32c;
+    std::string cursor;  // the cleaner's, in the state store
+    std::uint64_t offset = 0;
+  };
+  ObjectSource(std::shared_ptr<ObjectStore> store, std::shared_ptr<KeyValueStore> state, Reference reference)
+      : store_(std::move(store)), state_(std::move(state)), reference_(std::move(reference)) {}
+
+  Task<Result<Bytes>> next(Context context, std::size_t max) override {
+    if (!payload_) {
+      auto opened = co_await store_->get(context, reference_.key, 0, std::nullopt);
+      if (!opened) co_return co_await missing(context, std::move(opened).error());
+      auto& [info, payload] = *opened;
+      if (info.size != reference_.size) co_return damaged("has " + std::to_string(info.size) + " bytes instead of " + std::to_string(reference_.size));
+      payload_ = std::move(payload);
+    }
+    auto piece = co_await payload_->next(std::move(context), max);
+    if (!piece) {
+      auto error = std::move(piece).error();
+      if (error.code == Code::data_loss) co_return damaged(error.message);
+      co_return std::unexpected(std::move(error));
+    }
+    crc_ = crc32c(crc_, piece->view());
+    if (piece->empty() && reference_.crc32c && *reference_.crc32c != crc_) co_return damaged("does not match the checksum of the upload");
+    co_return piece;
+  }
+
+ private:
+  std::unexpected<Error> damaged(const std::string& how) const {
+    return fail(Error{Code::data_loss, "PAYLOAD_DAMAGED", "the stored payload " + reference_.uri + " " + how,
+                      "restore the object from a backup, or skip the message", Retry::never, {}, {{"claim_check_id", reference_.id}}});
+  }
+  Task<Result<Bytes>> missing(Context context, Error error) {
+    if (error.reason != "OBJECT_NOT_FOUND") co_return std::unexpected(std::move(error));
+    auto cursor = co_await read_cursor(context, state_, reference_.cursor);
+    if (cursor && *cursor > reference_.offset) {
+      co_return fail(Error{Code::failed_precondition, "PAYLOAD_EXPIRED",
+                           "the payload " + reference_.uri + " was cleaned up after every consumer group had acknowledged it",
+                           "for replay keep payloads for a time: cleanup: {strategy: retention, ttl: ...}", Retry::never, {},
+                           {{"claim_check_id", reference_.id}}});
+    }
+    co_return fail(Error{Code::data_loss, "PAYLOAD_MISSING", "the stored payload " + reference_.uri + " is gone: it passed its expiry or was deleted",
+                         "restore the object from a backup, or skip the message", Retry::never, {}, {{"claim_check_id", reference_.id}}});
+  }
+
+  std::shared_ptr<ObjectStore> store_;
+  std::shared_ptr<KeyValueStore> state_;
+  Reference reference_;
+  std::optional<Payload> payload_;
+  std::uint32_t crc_ = 0;
+};
+
+// A payload that cannot even be looked for.
+class FailingSource final : public ByteSource {
+ public:
+  explicit FailingSource(Error error) : error_(std::move(error)) {}
+  Task<Result<Bytes>> next(Context /*context*/, std::size_t /*max*/) override { co_return std::unexpected(error_); }
+
+ private:
+  Error error_;
+};
+
+class DecodingSubscription final : public Subscription {
+ public:
+  DecodingSubscription(std::unique_ptr<Subscription> next, Assembly::FindObjectStore find, std::shared_ptr<KeyValueStore> state, std::string ns)
+      : next_(std::move(next)), find_(std::move(find)), state_(std::move(state)), namespace_(std::move(ns)) {}
+
+  Task<Result<Batch<Received>>> receive(Context context, std::size_t max, std::size_t max_bytes) override {
+    auto batch = co_await next_->receive(std::move(context), max, max_bytes);
+    if (!batch) co_return batch;
+    for (auto& received : *batch) {
+      if (received.message.attribute("claim_check_id") != nullptr) decode(received);
+    }
+    co_return batch;
+  }
+  Task<Batch<Settled>> settle(Context context, Batch<Settle> settles) override {
+    return next_->settle(std::move(context), std::move(settles));
+  }
+  Task<void> close(Context context) override { return next_->close(std::move(context)); }
+
+ private:
+  void decode(Received& received) const {
+    Message& message = received.message;
+    const auto text = [&](std::string_view name) {
+      const auto* value = message.attribute(name);
+      return value != nullptr ? *value : std::string();
+    };
+    ObjectSource::Reference reference{.id = text("claim_check_id"), .uri = text("claim_check_uri"), .key = text("claim_check_key"),
+                                      .size = to_number(message.attribute("payload_size")), .crc32c = {}, .cursor = {}, .offset = 0};
+    if (const auto* crc = message.attribute("claim_check_crc32c")) reference.crc32c = static_cast<std::uint32_t>(to_number(crc));
+    if (!received.at.parts().empty()) {
+      const auto& part = received.at.parts().front();
+      reference.cursor = cursor_key(namespace_, message.topic, part.source, part.partition);
+      reference.offset = part.offset;
+    }
+    const auto size = reference.size;
+    auto store = find_(text("claim_check_backend"), text("claim_check_bucket"));
+    if (!store) {
+      message.payload = Payload(std::make_unique<FailingSource>(std::move(store).error()), size);
+      return;
+    }
+    message.payload = Payload(std::make_unique<ObjectSource>(std::move(*store), state_, std::move(reference)), size);
+  }
+
+  std::unique_ptr<Subscription> next_;
+  Assembly::FindObjectStore find_;
+  std::shared_ptr<KeyValueStore> state_;
+  std::string namespace_;
+};
+
+class Decoder final : public Subscriber {
+ public:
+  Decoder(std::unique_ptr<Subscriber> next, Assembly::FindObjectStore find, std::shared_ptr<KeyValueStore> state, std::string ns)
+      : next_(std::move(next)), find_(std::move(find)), state_(std::move(state)), namespace_(std::move(ns)) {}
+  Task<Result<std::unique_ptr<Subscription>>> subscribe(Context context, GroupSpec spec) override {
+    PRISM_CO_TRY(auto below, co_await next_->subscribe(std::move(context), std::move(spec)));
+    co_return std::make_unique<DecodingSubscription>(std::move(below), find_, state_, namespace_);
+  }
+
+ private:
+  std::unique_ptr<Subscriber> next_;
+  Assembly::FindObjectStore find_;
+  std::shared_ptr<KeyValueStore> state_;
+  std::string namespace_;
+};
+
+class ClaimCheck final : public Pattern {
+ public:
+  explicit ClaimCheck(Options options) : options_(std::move(options)) {}
+  const PatternInfo& info() const noexcept override { return kInfo; }
+
+  Task<Result<bool>> settled(Context context) override {
+    if (!options_.on_consume) co_return true;
+    co_return co_await caught_up(std::move(context), *site_);
+  }
+
+  Task<Result<Ports>> wrap(Context context, Ports below, Assembly& assembly) override {
+    if (options_.bucket.empty()) options_.bucket = "prism-" + assembly.namespace_name();
+    PRISM_CO_CHECK(assembly.reserve_objects(options_.backend, options_.bucket, options_.prefix));
+    PRISM_CO_TRY(auto store, co_await assembly.object_store(context, options_.backend, options_.bucket));
+    site_ = Site{.namespace_name = assembly.namespace_name(), .options = options_, .log = assembly.log(), .store = store,
+                    .state = assembly.state(), .topics = assembly.topics(), .pending = assembly.pending_references(),
+                    .groups = assembly.consumer_groups()};
+    if (options_.on_consume) assembly.add(std::make_shared<Cleaner>(*site_));
+    assembly.add(std::make_shared<Sweeper>(*site_));
+    below.publish = make_publisher(std::move(below.publish), std::move(store), options_);
+    co_return below;
+  }
+
+ private:
+  Options options_;
+  std::optional<Site> site_;  // set by wrap
+};
+
+}  // namespace
+
+std::unique_ptr<Publisher> make_publisher(std::unique_ptr<Publisher> next, std::shared_ptr<ObjectStore> store, Options options) {
+  return std::make_unique<ClaimCheckPublisher>(std::move(next), std::move(store), std::move(options));
+}
+std::unique_ptr<Subscriber> make_decoder(std::unique_ptr<Subscriber> next, Assembly::FindObjectStore find, std::shared_ptr<KeyValueStore> state,
+                                         std::string namespace_name) {
+  return std::make_unique<Decoder>(std::move(next), std::move(find), std::move(state), std::move(namespace_name));
+}
+std::unique_ptr<Pattern> make_pattern(Options options) { return std::make_unique<ClaimCheck>(std::move(options)); }
+
+}  // namespace prism::claim_check

@@ -1,0 +1,29 @@
+// Claim check: payloads above a threshold go to an object store; the log carries a reference.
+// https://www.enterpriseintegrationpatterns.com/patterns/messaging/StoreInLibrary.html; RFC-009 section 3, RFC-014.
+#pragma once
+
+#include <functional>
+#include <memory>
+#include <string>
+
+#include "patterns/assembly.h"
+#include "patterns/claim_check/options.h"
+#include "patterns/pattern.h"
+
+namespace prism::claim_check {
+
+extern const PatternInfo kInfo;
+
+// On the way out. An over-threshold payload is streamed to the store before anything further runs, so that an upload that
+// fails publishes nothing, and replaced by attributes: claim_check_id, payload_size and where the object is.
+std::unique_ptr<Publisher> make_publisher(std::unique_ptr<Publisher> next, std::shared_ptr<ObjectStore> store, Options options);
+
+// On the way in, in every namespace whatever its chain: a record that carries a reference gets a payload that is fetched when
+// it is read and checked against the checksum of the upload. A reference names its store. `state` tells what clean-up has
+// deleted (PAYLOAD_EXPIRED) from what is missing (PAYLOAD_MISSING).
+std::unique_ptr<Subscriber> make_decoder(std::unique_ptr<Subscriber> next, Assembly::FindObjectStore find,
+                                         std::shared_ptr<KeyValueStore> state, std::string namespace_name);
+
+std::unique_ptr<Pattern> make_pattern(Options options);
+
+}  // namespace prism::claim_check

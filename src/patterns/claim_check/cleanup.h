@@ -1,0 +1,69 @@
+// Clean-up of checked-in payloads: after consumption, by age, and of orphans.
+#pragma once
+
+#include <map>
+#include <memory>
+#include <set>
+#include <string>
+
+#include "capabilities/event_log.h"
+#include "capabilities/key_value_store.h"
+#include "capabilities/object_store.h"
+#include "patterns/assembly.h"
+#include "patterns/claim_check/options.h"
+#include "patterns/job.h"
+
+namespace prism::claim_check {
+
+// What both jobs work on.
+struct Site {
+  std::string namespace_name;
+  Options options;  // bucket filled in
+  std::shared_ptr<EventLog> log;
+  std::shared_ptr<ObjectStore> store;
+  std::shared_ptr<KeyValueStore> state;
+  std::shared_ptr<Topics> topics;
+  std::shared_ptr<PendingReferences> pending;
+  std::vector<std::string> groups;  // declared; empty: the groups that exist on a topic count
+};
+
+// The state store's key of the cleaner's cursor: every reference below it has been acknowledged by all groups and its object
+// deleted. The value is the offset in decimal.
+std::string cursor_key(const std::string& namespace_name, const std::string& topic, const Id128& incarnation, std::uint32_t partition);
+
+// Walks each partition below the lowest acknowledged floor of all groups, deletes what the records refer to, then moves its
+// cursor. No state per message; a repeat deletes what is gone.
+class Cleaner final : public Job {
+ public:
+  explicit Cleaner(Site site);
+  const JobInfo& info() const noexcept override { return info_; }
+  Task<Result<Round>> round(Context context, std::uint32_t shard, Grant grant) override;
+
+ private:
+  Task<Result<Round>> clean(Context context, TopicInfo topic, std::uint32_t partition, std::uint64_t floor);
+  Site site_;
+  JobInfo info_;
+};
+
+// Removes objects older than the expiry, and objects older than orphan_age that neither a record at or above the cleaner's
+// cursor nor a pending row refers to: their publish never committed. Pending rows are read before the log's end, since a row
+// is on the log before it stops being pending.
+class Sweeper final : public Job {
+ public:
+  explicit Sweeper(Site site);
+  const JobInfo& info() const noexcept override { return info_; }
+  Task<Result<Round>> round(Context context, std::uint32_t shard, Grant grant) override;
+
+ private:
+  Task<Result<std::set<std::string>>> referenced(Context context);
+  Site site_;
+  JobInfo info_;
+};
+
+// Has the cleaner passed every record that is on the log?
+Task<Result<bool>> caught_up(Context context, Site site);
+
+// Reads the cursor; 0 where there is none.
+Task<Result<std::uint64_t>> read_cursor(Context context, std::shared_ptr<KeyValueStore> state, std::string key);
+
+}  // namespace prism::claim_check

@@ -1,0 +1,29 @@
+// Options of the claim-check pattern, declared once (options.cc).
+#pragma once
+
+#include <chrono>
+#include <cstdint>
+#include <optional>
+#include <string>
+
+#include "base/types.h"
+#include "config/diagnostics.h"
+#include "config/document.h"
+
+namespace prism::claim_check {
+
+struct Options {
+  std::uint64_t threshold = 1'000'000;      // bytes; only a larger payload is checked in
+  std::string backend = "s3";               // storage.backend
+  std::string bucket;                       // storage.bucket; empty: "prism-<namespace>"
+  std::string prefix = "claim-checks/";     // storage.prefix
+  bool on_consume = true;                   // cleanup: delete after every group has acknowledged
+  std::optional<Clock::duration> expiry = std::chrono::hours(24 * 7);  // since the upload; none: never
+  Clock::duration orphan_age = std::chrono::hours(1);  // an object older than this that nothing refers to is removed
+  Clock::duration interval = std::chrono::milliseconds(500);  // between looks of the cleaner
+};
+
+// Reads a validated entry; what is wrong is said in `diagnostics`.
+Options read_options(const config::Node& entry, config::Diagnostics& diagnostics);
+
+}  // namespace prism::claim_check

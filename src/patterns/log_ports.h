@@ -1,0 +1,44 @@
+// The end of every message chain: messages become records of an EventLog, and back.
+//
+// What a record looks like: the application's payload is the record's body, untouched, and its metadata are headers; what
+// Prism adds are headers "prism-*" (attribute claim_check_id is header prism-claim-check-id) and W3C's traceparent. A
+// checked-in payload leaves a small JSON object with the reference as the body, so that any reader of the log understands it.
+#pragma once
+
+#include <memory>
+#include <optional>
+#include <string>
+#include <string_view>
+
+#include "patterns/assembly.h"
+#include "patterns/pattern.h"
+
+namespace prism {
+
+inline constexpr std::string_view kReservedPrefix = "prism-";
+
+// "claim_check_id" <-> "prism-claim-check-id"
+std::string header_of_attribute(std::string_view attribute);
+std::optional<std::string> attribute_of_header(std::string_view header);
+
+// What a record of this log can hold as a payload, beside its id, key and headers.
+std::size_t max_payload_bytes(const LogFeatures& features);
+
+std::unique_ptr<Publisher> make_log_publisher(std::shared_ptr<EventLog> log, std::shared_ptr<Topics> topics);
+std::unique_ptr<Subscriber> make_log_subscriber(std::shared_ptr<EventLog> log, std::shared_ptr<Topics> topics,
+                                                std::vector<std::string> declared_groups);
+
+// Keeps the rule "a failed entry fails the later ones of its key" while entries are prepared one by one.
+class FailedKeys {
+ public:
+  // The error for an entry of this key if an earlier one has failed.
+  std::optional<Error> check(const std::string& key) const;
+  void add(const std::string& key) {
+    if (!key.empty()) keys_.push_back(key);
+  }
+
+ private:
+  std::vector<std::string> keys_;
+};
+
+}  // namespace prism

@@ -1,0 +1,235 @@
+#include "patterns/outbox/outbox.h"
+
+#include <algorithm>
+
+#include "patterns/log_ports.h"
+#include "patterns/outbox/table.h"
+
+namespace prism::outbox {
+
+const PatternInfo kInfo{
+    .name = "outbox",
+    .version = "1.0.0",
+    .summary = "commits each message as a database row and relays it to the log in the background",
+    .needs = {"sql-database", "event-log"},
+    .rank = 20,
+};
+
+namespace {
+
+constexpr std::uint32_t kShards = 2;                   // lane ranges that a process may lease
+constexpr std::size_t kRoundBytes = 8UL << 20;         // bodies held in memory by one round of a shard
+constexpr Clock::duration kMarkGrace = std::chrono::seconds(30);
+constexpr Clock::duration kFirstKeyBackoff = std::chrono::milliseconds(100);
+constexpr Clock::duration kLongestKeyBackoff = std::chrono::seconds(30);
+constexpr std::size_t kMostSkippedKeys = 64;
+constexpr std::uint32_t kCleanupRows = 500;
+
+class OutboxPublisher final : public Publisher {
+ public:
+  OutboxPublisher(std::shared_ptr<SqlDatabase> database, Options options, std::size_t max_body)
+      : database_(std::move(database)), options_(std::move(options)), max_body_(max_body) {}
+
+  Task<Batch<Result<Appended>>> publish(Context context, Batch<Message> messages) override {
+    Batch<Result<Appended>> results(messages.size());
+    Batch<Statement> rows;
+    rows.reserve(messages.size());
+    std::vector<std::size_t> index;
+    FailedKeys failed;
+    for (std::size_t i = 0; i < messages.size(); ++i) {
+      Message& message = messages[i];
+      if (auto error = failed.check(message.key)) {
+        results[i] = std::unexpected(std::move(*error));
+        continue;
+      }
+      auto body = co_await message.payload.collect(context, max_body_);
+      if (!body) {
+        Error error = std::move(body).error();
+        if (error.reason == "PAYLOAD_TOO_LARGE") error.hint = "add the claim-check pattern to the namespace: it takes payloads of any size";
+        results[i] = std::unexpected(std::move(error).with("pattern", std::string(kInfo.name)));
+        failed.add(message.key);
+        continue;
+      }
+      message.payload = Payload(std::move(*body));
+      if (context.trace().valid()) message.set_attribute("traceparent", context.trace().traceparent());
+      rows.push_back(insert(options_.table, database_->dialect(), message));
+      index.push_back(i);
+    }
+    if (rows.empty()) co_return results;
+    auto committed = co_await database_->atomically(context, std::move(rows));
+    for (const std::size_t i : index) {
+      if (committed) {
+        results[i] = Appended{committed->position, database_->features().durability, false};
+      } else {
+        results[i] = std::unexpected(Error(committed.error()).with("pattern", std::string(kInfo.name)));
+      }
+    }
+    co_return results;
+  }
+
+ private:
+  std::shared_ptr<SqlDatabase> database_;
+  Options options_;
+  std::size_t max_body_;
+};
+
+class Pending final : public PendingReferences::Source {
+ public:
+  Pending(std::shared_ptr<SqlDatabase> database, std::string table) : database_(std::move(database)), table_(std::move(table)) {}
+  Task<Result<std::vector<std::string>>> claim_check_ids(Context context) override {
+    PRISM_CO_TRY(auto rows, co_await database_->query(std::move(context), select_claim_check_ids(table_), SIZE_MAX));
+    std::vector<std::string> ids;
+    ids.reserve(rows.rows.size());
+    for (auto& row : rows.rows) ids.push_back(std::get<std::string>(std::move(row[0])));
+    co_return ids;
+  }
+
+ private:
+  std::shared_ptr<SqlDatabase> database_;
+  std::string table_;
+};
+
+class Outbox final : public Pattern {
+ public:
+  explicit Outbox(Options options) : options_(std::move(options)) {}
+  const PatternInfo& info() const noexcept override { return kInfo; }
+  std::string log_backend() const override { return options_.destination_backend; }
+  std::string fixed_topic() const override { return options_.destination_topic; }
+
+  Task<Result<bool>> settled(Context context) override {
+    PRISM_CO_TRY(const auto pending,
+                 co_await database_->query(std::move(context), select_pending(options_.table, database_->dialect(), 0, kLanes - 1, 1, {}), 1));
+    co_return pending.rows.empty();
+  }
+
+  Task<Result<Ports>> wrap(Context context, Ports below, Assembly& assembly) override {
+    PRISM_CO_TRY(auto database, co_await assembly.sql_database(context, options_.database));
+    database_ = database;
+    const TableSpec spec = table_spec(options_.table);
+    PRISM_CO_TRY(const auto present, co_await database->describe(context, options_.table));
+    if (present) {
+      for (const auto& column : spec.columns) {
+        if (present->find(column.name) != nullptr) continue;
+        co_return fail(Code::failed_precondition, "OUTBOX_TABLE_LACKS_COLUMN",
+                       "table \"" + options_.table + "\" exists and has no column \"" + column.name + "\"",
+                       "name another table, or let Prism create it");
+      }
+    } else {
+      PRISM_CO_CHECK(co_await database->create_table(context, spec));
+    }
+    assembly.pending_references()->add(std::make_shared<Pending>(database, options_.table));
+    assembly.add(std::make_shared<Relay>(assembly.namespace_name(), database, std::shared_ptr<Publisher>(std::move(below.publish)), options_));
+    if (options_.retention) assembly.add(std::make_shared<Cleanup>(assembly.namespace_name(), database, options_));
+    below.publish = make_publisher(std::move(database), options_, assembly.max_inline_bytes());
+    co_return below;
+  }
+
+ private:
+  Options options_;
+  std::shared_ptr<SqlDatabase> database_;  // set by wrap
+};
+
+}  // namespace
+
+Relay::Relay(std::string namespace_name, std::shared_ptr<SqlDatabase> database, std::shared_ptr<Publisher> destination, Options options)
+    : database_(std::move(database)),
+      destination_(std::move(destination)),
+      options_(std::move(options)),
+      info_{.name = namespace_name + "/outbox/relay",
+            .shards = kShards,
+            .interval = options_.interval,
+            .harmless = "repeats carry the same id, and the first occurrences of a key stay in order"},
+      shards_(kShards) {}
+
+Task<void> Relay::wait(Context context, EventLoop& /*loop*/, Clock::duration at_most) {
+  return database_->wait_for_change(std::move(context), options_.table, at_most);
+}
+
+Task<Result<Round>> Relay::round(Context context, std::uint32_t shard_number, Grant grant) {
+  Shard& shard = shards_[shard_number];
+  const auto now = Clock::now();
+  std::vector<std::string> skip;
+  for (const auto& [key, backoff] : shard.keys) {
+    if (backoff.until > now && skip.size() < kMostSkippedKeys) skip.push_back(key);
+  }
+  const std::uint32_t lanes = kLanes / kShards;
+  PRISM_CO_TRY(const auto pending, co_await database_->query(context,
+                                                             select_pending(options_.table, database_->dialect(), shard_number * lanes,
+                                                                            (shard_number + 1) * lanes - 1, options_.batch_size, skip),
+                                                             options_.batch_size));
+  Round done;
+  if (pending.rows.empty()) co_return done;
+  std::vector<std::int64_t> ids;
+  std::size_t bytes = 0;
+  for (const auto& row : pending.rows) {
+    bytes += static_cast<std::size_t>(std::get<std::int64_t>(row[1]));
+    if (!ids.empty() && bytes > kRoundBytes) break;
+    ids.push_back(std::get<std::int64_t>(row[0]));
+  }
+  PRISM_CO_TRY(auto rows, co_await database_->query(context, select_rows(options_.table, ids), ids.size()));
+  ids.clear();
+  Batch<Message> messages;
+  std::vector<std::string> keys;
+  for (auto& columns : rows.rows) {
+    PRISM_CO_TRY(auto row, read_row(columns, options_.destination_topic));
+    ids.push_back(row.id);
+    keys.push_back(row.message.key);
+    messages.push_back(std::move(row.message));
+  }
+  if (messages.empty()) co_return done;
+  // Whoever lost the lease while it was reading must not begin to publish; one that loses it later repeats, harmlessly.
+  if (context.stopped() || Clock::now() >= grant.safe_until) co_return std::unexpected(context.over(false));
+
+  const std::size_t published_at_most = messages.size();
+  auto results = co_await destination_->publish(context.shielded(kMarkGrace), std::move(messages));
+  std::vector<std::int64_t> published;
+  published.reserve(results.size());
+  std::optional<Error> first_error;
+  for (std::size_t i = 0; i < results.size(); ++i) {
+    if (results[i]) {
+      published.push_back(ids[i]);
+      shard.keys.erase(keys[i]);
+      continue;
+    }
+    if (!first_error) first_error = results[i].error();
+    // Only the key that fails waits; EARLIER_OF_KEY_FAILED only follows the failure that counted.
+    if (results[i].error().reason == "EARLIER_OF_KEY_FAILED") continue;
+    auto& backoff = shard.keys[keys[i]];
+    backoff.delay = std::clamp(2 * backoff.delay, kFirstKeyBackoff, kLongestKeyBackoff);
+    backoff.until = Clock::now() + backoff.delay;
+  }
+  if (!published.empty()) {
+    const bool at_once = options_.strategy == CleanupStrategy::remove && !options_.retention;
+    Batch<Statement> statements;
+    statements.push_back(at_once ? remove(options_.table, published) : mark_published(options_.table, database_->dialect(), published));
+    PRISM_CO_CHECK(co_await database_->atomically(context.shielded(kMarkGrace), std::move(statements)));
+  }
+  done.items = published.size();
+  // Nothing went through: the destination is down. Otherwise the keys that failed wait by themselves.
+  if (published.empty() && first_error) co_return std::unexpected(std::move(*first_error));
+  done.more = published.size() == published_at_most || !published.empty();
+  co_return done;
+}
+
+Cleanup::Cleanup(std::string namespace_name, std::shared_ptr<SqlDatabase> database, Options options)
+    : database_(std::move(database)),
+      options_(std::move(options)),
+      info_{.name = namespace_name + "/outbox/cleanup",
+            .shards = 1,
+            .interval = std::clamp<Clock::duration>(*options_.retention / 10, std::chrono::milliseconds(200), std::chrono::minutes(1)),
+            .harmless = "only published rows past their retention are removed, and removing twice changes nothing"} {}
+
+Task<Result<Round>> Cleanup::round(Context context, std::uint32_t /*shard*/, Grant /*grant*/) {
+  Batch<Statement> statements;
+  statements.push_back(remove_published(options_.table, database_->dialect(), *options_.retention, kCleanupRows));
+  PRISM_CO_TRY(const auto committed, co_await database_->atomically(std::move(context), std::move(statements)));
+  const std::uint64_t removed = committed.results.front().affected;
+  co_return Round{.items = removed, .more = removed == kCleanupRows};
+}
+
+std::unique_ptr<Publisher> make_publisher(std::shared_ptr<SqlDatabase> database, Options options, std::size_t max_body) {
+  return std::make_unique<OutboxPublisher>(std::move(database), std::move(options), max_body);
+}
+std::unique_ptr<Pattern> make_pattern(Options options) { return std::make_unique<Outbox>(std::move(options)); }
+
+}  // namespace prism::outbox
