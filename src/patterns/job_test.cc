@@ -1,0 +1,156 @@
+#include "patterns/job.h"
+
+#include <gtest/gtest.h>
+
+#include <condition_variable>
+#include <map>
+
+namespace prism {
+namespace {
+
+using namespace std::chrono_literals;
+
+// Leases in memory; a test can take one away.
+class MemoryLease final : public Lease {
+ public:
+  Task<Result<std::optional<Grant>>> acquire(Context /*c*/, std::string name, std::string holder, Clock::duration ttl) override {
+    const std::lock_guard lock(mutex);
+    auto& h = held[name];
+    if (!h.empty() && h != holder) co_return std::nullopt;
+    h = holder;
+    co_return Grant{name, holder, ++fence, Clock::now() + ttl};
+  }
+  Task<Result<Grant>> renew(Context /*c*/, Grant grant, Clock::duration ttl) override {
+    const std::lock_guard lock(mutex);
+    if (held[grant.name] != grant.holder) co_return fail(Code::aborted, "LEASE_LOST", "taken");
+    grant.safe_until = Clock::now() + ttl;
+    co_return grant;
+  }
+  Task<void> release(Context /*c*/, Grant grant) override {
+    const std::lock_guard lock(mutex);
+    if (held[grant.name] == grant.holder) held.erase(grant.name);
+    co_return;
+  }
+  std::optional<Statement> guard(const Grant& /*grant*/) const override { return std::nullopt; }
+
+  std::mutex mutex;
+  std::map<std::string, std::string> held;
+  std::uint64_t fence = 0;
+};
+
+// Counts its rounds and lets a test wait for them; fails as often as told.
+class CountingJob final : public Job {
+ public:
+  explicit CountingJob(std::uint32_t shards = 1) : info_{.name = "ns/test/count", .shards = shards, .interval = 1ms, .harmless = "it only counts"} {}
+  const JobInfo& info() const noexcept override { return info_; }
+  Task<Result<Round>> round(Context context, std::uint32_t /*shard*/, Grant grant) override {
+    const std::lock_guard lock(mutex);
+    EXPECT_GT(grant.fence, 0U);
+    ++rounds;
+    changed.notify_all();
+    if (failures > 0) {
+      --failures;
+      co_return fail(Code::unavailable, "DOWN", "the destination is down", {}, Retry::safe);
+    }
+    if (context.stopped()) ++stopped;
+    co_return Round{.items = 2};
+  }
+  void wait_for_rounds(int n) {
+    std::unique_lock lock(mutex);
+    const int until = rounds + n;
+    changed.wait(lock, [&] { return rounds >= until; });
+  }
+  std::mutex mutex;
+  std::condition_variable changed;
+  int rounds = 0;
+  int failures = 0;
+  int stopped = 0;
+
+ private:
+  JobInfo info_;
+};
+
+struct JobTest : testing::Test {
+  Runtime runtime;
+  std::shared_ptr<MemoryLease> lease = std::make_shared<MemoryLease>();
+  std::shared_ptr<CountingJob> job = std::make_shared<CountingJob>();
+  JobKeeper keeper{runtime.next_loop(), lease, {.lease_ttl = 60ms, .holder = "me"}};
+
+  void TearDown() override { run_blocking(keeper.close(Context())); }
+};
+
+TEST_F(JobTest, RunsRoundsAndReleasesItsLeaseOnClose) {
+  keeper.add(job);
+  job->wait_for_rounds(3);
+  run_blocking(keeper.close(Context()));
+  EXPECT_TRUE(lease->held.empty());
+  const auto status = keeper.status().front();
+  EXPECT_EQ(status.state, JobState::stopped);
+  EXPECT_EQ(status.items, 2 * status.rounds);
+  EXPECT_EQ(status.harmless, "it only counts");
+}
+
+TEST_F(JobTest, AnErrorIsShownAndTheRoundRepeated) {
+  job->failures = 1;
+  keeper.add(job);
+  job->wait_for_rounds(1);
+  job->wait_for_rounds(2);  // goes on after its back-off
+  run_blocking(keeper.close(Context()));
+  const auto status = keeper.status().front();
+  EXPECT_EQ(status.errors, 1U);
+  EXPECT_TRUE(status.last_error.empty()) << "a good round clears it";
+}
+
+TEST_F(JobTest, WaitsWhileAnotherHoldsTheLease) {
+  {
+    const std::lock_guard lock(lease->mutex);
+    lease->held["job/ns/test/count/0"] = "other";
+  }
+  keeper.add(job);
+  while (keeper.status().front().state != JobState::waiting) std::this_thread::yield();
+  EXPECT_EQ(job->rounds, 0);
+  {
+    const std::lock_guard lock(lease->mutex);
+    lease->held.clear();
+  }
+  job->wait_for_rounds(1);
+}
+
+TEST_F(JobTest, StopsWhenItsLeaseIsTakenAway) {
+  keeper.add(job);
+  job->wait_for_rounds(1);
+  {
+    const std::lock_guard lock(lease->mutex);
+    lease->held["job/ns/test/count/0"] = "other";
+  }
+  while (keeper.status().front().state != JobState::waiting) std::this_thread::yield();
+  const std::lock_guard lock(lease->mutex);
+  EXPECT_EQ(lease->held["job/ns/test/count/0"], "other") << "what is another's is not released";
+}
+
+TEST_F(JobTest, PausesAndResumes) {
+  keeper.add(job);
+  job->wait_for_rounds(1);
+  ASSERT_TRUE(keeper.pause("ns/test/count"));
+  while (keeper.status().front().state != JobState::paused) std::this_thread::yield();
+  EXPECT_TRUE(lease->held.empty()) << "a paused job leaves its lease to nobody in particular";
+  const int rounds = job->rounds;
+  EXPECT_EQ(job->rounds, rounds);
+  ASSERT_TRUE(keeper.resume("ns/test/count"));
+  job->wait_for_rounds(1);
+  EXPECT_EQ(keeper.pause("nonsense").error().reason, "JOB_NOT_FOUND");
+}
+
+TEST_F(JobTest, EveryShardHasItsOwnLease) {
+  auto sharded = std::make_shared<CountingJob>(3);
+  keeper.add(sharded);
+  sharded->wait_for_rounds(9);
+  while (true) {
+    const std::lock_guard lock(lease->mutex);
+    if (lease->held.size() == 3) break;
+  }
+  EXPECT_EQ(keeper.status().size(), 3U);
+}
+
+}  // namespace
+}  // namespace prism
