@@ -251,7 +251,13 @@ Task<Result<void>> Registry::build(Context context, FileSpec file, const Compone
   for (auto& spec : file.namespaces) {
     auto ns = std::make_shared<Namespace>();
     ns->spec_ = std::move(spec);
-    auto assembly = std::make_unique<NamespaceAssembly>(*backends_, *jobs_, metrics, ns->spec_, state_owner.key_value());
+    std::shared_ptr<KeyValueStore> state = state_owner.key_value();
+    if (!ns->spec_.state.empty()) {
+      PRISM_CO_TRY(Backend * backend, co_await backends_->get(context, ns->spec_.state));
+      state = backend->key_value();
+      if (state == nullptr) co_return Backends::lacks(ns->spec_.state, *backend, "key-value store");
+    }
+    auto assembly = std::make_unique<NamespaceAssembly>(*backends_, *jobs_, metrics, ns->spec_, std::move(state));
     auto built = co_await assemble(context, *ns, *assembly, components);
     if (!built) co_return std::unexpected(std::move(built).error().with("namespace", ns->name()));
     assemblies.push_back(std::move(assembly));

@@ -40,7 +40,7 @@ struct Promise : PromiseBase {
   std::variant<std::monostate, T, std::exception_ptr> result;
   Task<T> get_return_object() noexcept;
   void unhandled_exception() noexcept { result.template emplace<2>(std::current_exception()); }
-  template <class U>
+  template <class U = T>  // so that `co_return {}` works
     requires std::constructible_from<T, U&&>
   void return_value(U&& value) {
     result.template emplace<1>(std::forward<U>(value));

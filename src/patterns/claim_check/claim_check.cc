@@ -318,4 +318,20 @@ std::unique_ptr<Subscriber> make_decoder(std::unique_ptr<Subscriber> next, Assem
 }
 std::unique_ptr<Pattern> make_pattern(Options options) { return std::make_unique<ClaimCheck>(std::move(options)); }
 
+PatternType pattern_type() {
+  return {
+      .info = kInfo,
+      .validate = [](const config::Node& options, config::Diagnostics& diagnostics) { (void)read_options(options, diagnostics); },
+      .make =
+          [](const config::Node& options) {
+            config::Diagnostics validated_before;
+            return make_pattern(read_options(options, validated_before));
+          },
+      .decode =
+          [](std::unique_ptr<Subscriber> next, Assembly& assembly) {
+            return make_decoder(std::move(next), assembly.object_stores(), assembly.state(), assembly.namespace_name());
+          },
+  };
+}
+
 }  // namespace prism::claim_check

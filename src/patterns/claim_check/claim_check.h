@@ -8,6 +8,7 @@
 
 #include "patterns/assembly.h"
 #include "patterns/claim_check/options.h"
+#include "patterns/components.h"
 #include "patterns/pattern.h"
 
 namespace prism::claim_check {
@@ -25,5 +26,6 @@ std::unique_ptr<Subscriber> make_decoder(std::unique_ptr<Subscriber> next, Assem
                                          std::shared_ptr<KeyValueStore> state, std::string namespace_name);
 
 std::unique_ptr<Pattern> make_pattern(Options options);
+PatternType pattern_type();
 
 }  // namespace prism::claim_check

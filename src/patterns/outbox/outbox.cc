@@ -232,4 +232,17 @@ std::unique_ptr<Publisher> make_publisher(std::shared_ptr<SqlDatabase> database,
 }
 std::unique_ptr<Pattern> make_pattern(Options options) { return std::make_unique<Outbox>(std::move(options)); }
 
+PatternType pattern_type() {
+  return {
+      .info = kInfo,
+      .validate = [](const config::Node& options, config::Diagnostics& diagnostics) { (void)read_options(options, diagnostics); },
+      .make =
+          [](const config::Node& options) {
+            config::Diagnostics validated_before;
+            return make_pattern(read_options(options, validated_before));
+          },
+      .decode = nullptr,  // on consume the outbox does nothing
+  };
+}
+
 }  // namespace prism::outbox

@@ -8,6 +8,7 @@
 #include <vector>
 
 #include "patterns/assembly.h"
+#include "patterns/components.h"
 #include "patterns/job.h"
 #include "patterns/outbox/options.h"
 #include "patterns/pattern.h"
@@ -63,5 +64,6 @@ class Cleanup final : public Job {
 };
 
 std::unique_ptr<Pattern> make_pattern(Options options);
+PatternType pattern_type();
 
 }  // namespace prism::outbox

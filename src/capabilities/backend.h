@@ -1,0 +1,51 @@
+// What a backend is to the rest of Prism: a named connection with some capabilities.
+#pragma once
+
+#include <functional>
+#include <memory>
+#include <string>
+#include <string_view>
+#include <vector>
+
+#include "base/types.h"
+#include "capabilities/event_log.h"
+#include "capabilities/key_value_store.h"
+#include "capabilities/lease.h"
+#include "capabilities/object_store.h"
+#include "capabilities/sql_database.h"
+#include "config/diagnostics.h"
+#include "config/document.h"
+#include "runtime/loop.h"
+
+namespace prism {
+
+// A connected backend. A capability that it does not have is null; a bucket selects an object store.
+class Backend {
+ public:
+  virtual ~Backend() = default;
+  virtual std::shared_ptr<EventLog> event_log() { return nullptr; }
+  virtual std::shared_ptr<KeyValueStore> key_value() { return nullptr; }
+  virtual std::shared_ptr<SqlDatabase> sql() { return nullptr; }
+  virtual std::shared_ptr<Lease> lease() { return nullptr; }
+  virtual Result<std::shared_ptr<ObjectStore>> objects(const std::string& /*bucket*/) {
+    return fail(Code::failed_precondition, "BACKEND_LACKS_CAPABILITY", "this backend stores no objects");
+  }
+  virtual std::string describe() const = 0;  // "sqlite (data/kafka.db)"
+  virtual Task<void> close(Context context) = 0;
+};
+
+// How a backend type is known in files.
+struct BackendType {
+  std::string_view name;                        // "kafka"
+  std::vector<std::string_view> aliases;        // "nats-jetstream" for nats
+  std::vector<std::string_view> capabilities;   // "event-log", "object-store", "sql-database", "key-value-store", "lease"
+  std::string_view summary;
+  // Checks the connection options of an entry under `backends:`; null: it takes none.
+  std::function<void(const config::Node& options, config::Diagnostics&)> validate;
+  // Null: this program has no connector of that type; it can be used embedded only.
+  std::function<Task<Result<std::unique_ptr<Backend>>>(Context, Runtime&, std::string name, config::Node options)> connect;
+  // The embedded twin: everything below `directory`.
+  std::function<Task<Result<std::unique_ptr<Backend>>>(Context, Runtime&, std::string name, std::string directory)> embed;
+};
+
+}  // namespace prism

@@ -1,0 +1,620 @@
+#include "namespaces/parse.h"
+
+#include <algorithm>
+#include <array>
+#include <set>
+#include <span>
+#include <utility>
+
+#include "config/schema.h"
+#include "config/suggestions.h"
+
+namespace prism {
+namespace {
+
+using config::Any;
+using config::Bool;
+using config::Diagnostics;
+using config::Entry;
+using config::Enum;
+using config::Int;
+using config::ListOf;
+using config::Name;
+using config::Nested;
+using config::Node;
+using config::Schema;
+using config::Text;
+
+// How the RFCs name a pattern and where its options may stand. This is a vocabulary: which patterns the program has is
+// for the components to say, but a pattern that it does not have must still be told from a misspelt one.
+struct PatternSyntax {
+  std::string_view name;
+  std::string_view alias;                        // may be empty
+  std::string_view section;                      // its keys are options: claim_check: {threshold: ...}
+  std::array<std::string_view, 4> own_sections;  // each is an option by itself: cleanup: {...}
+};
+
+constexpr std::array kPatterns = {
+    PatternSyntax{"claim-check", "", "claim_check", {"cleanup"}},
+    PatternSyntax{"outbox", "", "outbox", {"database", "publisher"}},
+    PatternSyntax{"write-ahead-log", "wal", "wal", {"consistency", "durability"}},
+    PatternSyntax{"tiered-storage", "", "tiered_storage", {"tiers", "reference_store", "promotion_rules"}},
+    PatternSyntax{"event-sourcing", "", "event_sourcing", {"event_store", "materialized_views", "snapshots"}},
+    PatternSyntax{"change-data-capture", "cdc", "cdc", {"source", "sink", "consumers"}},
+    PatternSyntax{"cqrs", "", "cqrs", {"write_model", "read_models", "synchronization"}},
+    PatternSyntax{"cache", "", "cache", {}},
+    PatternSyntax{"pub-sub", "", "pub_sub", {}},
+};
+constexpr std::string_view kPubSub = "pub-sub";
+
+const PatternSyntax* find_syntax(std::string_view name) {
+  for (const PatternSyntax& syntax : kPatterns) {
+    if (syntax.name == name || (!syntax.alias.empty() && syntax.alias == name)) return &syntax;
+  }
+  return nullptr;
+}
+
+// The pattern whose section this key is; nullptr: the key is no section.
+const PatternSyntax* owner_of_section(std::string_view key) {
+  for (const PatternSyntax& syntax : kPatterns) {
+    if (syntax.section == key) return &syntax;
+    if (!key.empty() && std::ranges::find(syntax.own_sections, key) != syntax.own_sections.end()) return &syntax;
+  }
+  return nullptr;
+}
+
+Text reference() { return Name(); }
+
+// ---- Schemas of what is not a pattern's
+// --------------------------------------------------------------------------------------
+
+const Schema<ServerSpec>& server_schema() {
+  static const Text address{.pattern = R"((\[[0-9A-Fa-f:.]+\]|[A-Za-z0-9.*-]*):[0-9]{1,5})",
+                            .expects = "an address host:port"};
+  static const auto schema =
+      Schema<ServerSpec>("server", "This process.")
+          .field(&ServerSpec::listen, "listen", address, "Address of the gRPC endpoint.")
+          .example("0.0.0.0:8980")
+          .field(&ServerSpec::admin, "admin", address, "Address of metrics and health (HTTP).")
+          .example("127.0.0.1:8981")
+          .field(&ServerSpec::data_dir, "data_dir", Text{}, "Folder of the embedded backends and the state store.");
+  return schema;
+}
+
+const Schema<ObservabilitySpec>& observability_schema() {
+  static const auto schema =
+      Schema<ObservabilitySpec>("observability", "What is measured of a namespace.")
+          .field(&ObservabilitySpec::trace_patterns, "trace_patterns", Bool{}, "A span for each pattern of a call.")
+          .default_("true")
+          .field(&ObservabilitySpec::pattern_metrics, "pattern_metrics", Bool{}, "The patterns' own metrics.")
+          .default_("true");
+  return schema;
+}
+
+struct Group {
+  std::string name;
+};
+struct PubSubOptions {
+  std::vector<Group> groups;
+};
+
+const Schema<PubSubOptions>& pub_sub_schema() {
+  static const auto group = Schema<Group>("consumer group", "Receives every message once.")
+                                .field(&Group::name, "name", Name(), "What subscribers give as their group.")
+                                .required();
+  static const auto schema =
+      Schema<PubSubOptions>("pub-sub", "Several consumer groups, each of which receives every message.")
+          .field(
+              &PubSubOptions::groups, "consumer_groups", ListOf{Nested{group}.shorthand("name")},
+              "The groups that there are. A payload in the object store is kept until each of them has acknowledged.")
+          .check([](const PubSubOptions& options, const Node& node, Diagnostics& diagnostics) {
+            std::set<std::string> seen;
+            for (std::size_t i = 0; i < options.groups.size(); ++i) {
+              if (seen.insert(options.groups[i].name).second) continue;
+              diagnostics.error(node.find("consumer_groups")->items()[i], "DUPLICATE_GROUP",
+                                "the consumer group '" + options.groups[i].name + "' is given twice",
+                                "keep one of them");
+            }
+          });
+  return schema;
+}
+
+struct BackendMap {
+  std::optional<std::string> name, type, queue, topic, topic_prefix;
+  std::optional<std::uint32_t> partitions, replication;
+  std::optional<Node> brokers, database;
+};
+
+const Schema<BackendMap>& backend_schema() {
+  static const auto schema =
+      Schema<BackendMap>("backend", "Where a namespace's messages or rows go.")
+          .field(&BackendMap::type, "type", reference(), "An entry under `backends:`, else the type of that name.")
+          .example("kafka")
+          .field(&BackendMap::name, "name", reference(),
+                 "The same as `type`, for entries that have a name of their own.")
+          .field(&BackendMap::queue, "queue", reference(), "The same, by the role that it has: the log of messages.")
+          .field(&BackendMap::topic, "topic", Name(), "The topic of everything that is published here.")
+          .field(&BackendMap::topic_prefix, "topic_prefix", Name(), "Put before '.' and the topic that a client names.")
+          .field(&BackendMap::partitions, "partitions", Int{.min = 1, .max = 100'000},
+                 "Partitions of topics that Prism makes.")
+          .field(&BackendMap::replication, "replication", Int{.min = 1, .max = 100},
+                 "Copies of topics that Prism makes.")
+          .field(&BackendMap::brokers, "brokers", Any{}, "Connection: addresses.")
+          .field(&BackendMap::database, "database", Any{}, "Connection: name of the database.")
+          .check([](const BackendMap& map, const Node& node, Diagnostics& diagnostics) {
+            const int names = map.type.has_value() + map.name.has_value() + map.queue.has_value();
+            if (names == 0) {
+              diagnostics.error(node.position(), node.path_of("type"), "MISSING_OPTION", "'type' is missing in backend",
+                                "type: kafka, or another backend");
+            } else if (names > 1) {
+              diagnostics.error(node, "CONTRADICTING_OPTIONS", "'type', 'name' and 'queue' each name the backend",
+                                "keep one of them");
+            }
+            if (map.topic && map.topic_prefix) {
+              diagnostics.error(*node.find("topic_prefix"), "CONTRADICTING_OPTIONS",
+                                "'topic' names one topic for everything, so 'topic_prefix' would have no effect",
+                                "keep one of them");
+            }
+          });
+  return schema;
+}
+
+// A namespace's keys that belong to no pattern.
+struct NamespaceKeys {
+  std::string name;
+  std::optional<ClientApi> client_api;
+  std::optional<Node> pattern, patterns, backend, requirements;
+  std::optional<std::string> state;
+  ObservabilitySpec observability;
+};
+
+const Schema<NamespaceKeys>& namespace_schema() {
+  static const auto schema =
+      Schema<NamespaceKeys>("namespace", "A named place to publish to, read from or write to.")
+          .field(&NamespaceKeys::name, "name",
+                 Text{.pattern = "[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?",
+                      .expects = "a namespace name: 1 to 63 lower-case letters, digits and '-', beginning and ending "
+                                 "with a letter or digit"},
+                 "What clients call it.")
+          .required()
+          .example("orders")
+          .field(&NamespaceKeys::client_api, "client_api",
+                 Enum<ClientApi>{{{"pubsub", ClientApi::pubsub},
+                                  {"queue", ClientApi::queue},
+                                  {"transact", ClientApi::transact},
+                                  {"reader", ClientApi::reader},
+                                  {"keyvalue", ClientApi::keyvalue},
+                                  {"cache", ClientApi::cache},
+                                  {"events", ClientApi::events},
+                                  {"views", ClientApi::views}}},
+                 "The API that clients use; without it, it follows from the patterns.")
+          .field(&NamespaceKeys::pattern, "pattern", Any{}, "The one pattern of the namespace, by name.")
+          .field(&NamespaceKeys::patterns, "patterns", Any{}, "The patterns, as names or as maps with `type`.")
+          .field(&NamespaceKeys::backend, "backend", Any{}, "A backend by name, or a map.")
+          .field(&NamespaceKeys::state, "state", reference(), "Backend of the namespace's state store.")
+          .field(&NamespaceKeys::observability, "observability", Nested{observability_schema()}, "What is measured.")
+          .field(&NamespaceKeys::requirements, "requirements", Any{},
+                 "What the namespace must achieve, instead of patterns.");
+  return schema;
+}
+
+struct FileKeys {
+  ServerSpec server;
+  std::optional<Node> backends;
+  Node namespaces;
+};
+
+const Schema<FileKeys>& file_schema() {
+  static const auto schema = Schema<FileKeys>("the configuration", "A Prism configuration file.")
+                                 .field(&FileKeys::namespaces, "namespaces", Any{}, "The namespaces, a list.")
+                                 .required()
+                                 .example("[{name: orders, backend: kafka}]")
+                                 .field(&FileKeys::backends, "backends", Any{}, "Connections of backends, by name.")
+                                 .field(&FileKeys::server, "server", Nested{server_schema()}, "This process.");
+  return schema;
+}
+
+// ---- The parser
+// -----------------------------------------------------------------------------------------------------------------
+
+class Parser {
+ public:
+  Parser(const Components& components, FileSpec& file, Diagnostics& diagnostics)
+      : components_(components), file_(file), diagnostics_(diagnostics) {}
+
+  void parse(const Node& root) {
+    if (root.is_map() && root.find("namespaces") == nullptr &&
+        (root.find("name") != nullptr || root.find("patterns") != nullptr || root.find("pattern") != nullptr)) {
+      diagnostics_.error(root, "MISSING_OPTION", "this is one namespace; a file holds a list of them",
+                         "put it below 'namespaces:', as an entry beginning with '- name: ...'");
+      return;
+    }
+    if (root.is_null()) {
+      diagnostics_.error(root, "MISSING_OPTION", "the file is empty",
+                         "begin with 'namespaces:' and a '- name: ...' below it");
+      return;
+    }
+    const auto keys = file_schema().parse(root, diagnostics_);
+    // Without the schema's result (an unknown key, say) the rest is looked at all the same, so that all mistakes are
+    // told at once.
+    if (keys) file_.server = keys->server;
+    if (const Node* backends = root.find("backends")) parse_backends(*backends);
+    const Node* namespaces = root.find("namespaces");
+    if (namespaces == nullptr) return;
+    if (!namespaces->is_sequence()) {
+      diagnostics_.error(*namespaces, "WRONG_TYPE",
+                         "expected a list of namespaces, but this is " + namespaces->display(),
+                         "begin each namespace with '- name: ...'");
+      return;
+    }
+    for (const Node& item : namespaces->items()) parse_namespace(item);
+  }
+
+ private:
+  void parse_backends(const Node& node) {
+    if (node.is_null()) return;
+    if (!config::expect_map(node, "names of backends with their options", diagnostics_)) return;
+    for (const Entry& entry : node.entries()) {
+      std::string checked;
+      if (!reference().parse(Node::make_scalar(entry.key, entry.value), checked, diagnostics_)) continue;
+      BackendSpec spec{entry.key, {}, Node::make_map({}, entry.value), entry.key_position};
+      if (entry.value.is_scalar()) {
+        spec.type = entry.value.text();  // `main: kafka`
+      } else if (!entry.value.is_null() &&
+                 !config::expect_map(entry.value, "the options of the backend", diagnostics_)) {
+        continue;
+      }
+      Node type_at = entry.value;
+      std::vector<Entry> options;
+      for (const Entry& option : entry.value.entries()) {
+        if (option.key == "type") {
+          if (!reference().parse(option.value, spec.type, diagnostics_)) break;
+          type_at = option.value;
+        } else {
+          options.push_back(option);
+        }
+      }
+      if (const Node* given = entry.value.find("type"); given != nullptr && spec.type.empty()) continue;
+      if (spec.type.empty()) spec.type = entry.key;
+      if (components_.backend(spec.type) == nullptr) {
+        diagnostics_.error(type_at, "UNKNOWN_BACKEND", "there is no backend type '" + spec.type + "'",
+                           config::suggest(spec.type, backend_types()));
+        continue;
+      }
+      spec.options = Node::make_map(std::move(options), entry.value);
+      file_.backends.push_back(std::move(spec));
+    }
+  }
+
+  void parse_namespace(const Node& node) {
+    if (!config::expect_map(node, "a namespace", diagnostics_)) return;
+    NamespaceSpec spec;
+    spec.position = node.position();
+
+    std::vector<Entry> own;
+    for (const Entry& entry : node.entries()) {
+      if (namespace_schema().info().find(entry.key) != nullptr) {
+        own.push_back(entry);
+      } else if (owner_of_section(entry.key) == nullptr) {
+        diagnostics_.error(entry.key_position, node.path_of(entry.key), "UNKNOWN_OPTION",
+                           "unknown option '" + entry.key.substr(0, 60) + "' in namespace", suggest_key(entry.key));
+      }
+    }
+    const Node own_keys = Node::make_map(std::move(own), node);
+    const auto keys = namespace_schema().parse(own_keys, diagnostics_);
+    if (keys) {
+      spec.name = keys->name;
+      spec.client_api = keys->client_api;
+      spec.state = keys->state.value_or("");
+      spec.observability = keys->observability;
+      note_name(spec, *node.entry("name"));
+    }
+    if (const Node* state = node.find("state"); state != nullptr && keys) check_backend(*state, spec.state);
+    if (const Node* requirements = node.find("requirements")) {
+      diagnostics_.error(*requirements, "OPTION_NOT_AVAILABLE",
+                         "'requirements' is not available in this version of Prism", "write the patterns themselves");
+    }
+    spec.backend.options = Node::make_map({}, node);
+    if (const Node* backend = node.find("backend")) parse_backend_use(*backend, spec.backend);
+    parse_patterns(node, spec);
+    if (spec.pub_sub && spec.client_api && *spec.client_api != ClientApi::pubsub) {
+      diagnostics_.error(
+          *node.find("client_api"), "CLIENT_API_CONFLICT",
+          "the pub-sub pattern means client_api pubsub, but " + std::string(to_string(*spec.client_api)) + " is given",
+          "remove one of the two");
+    }
+    if (keys) file_.namespaces.push_back(std::move(spec));
+  }
+
+  void note_name(const NamespaceSpec& spec, const Entry& at) {
+    if (const NamespaceSpec* other = file_.find(spec.name)) {
+      diagnostics_.error(at.value, "DUPLICATE_NAMESPACE",
+                         "there are two namespaces '" + spec.name + "'; the other begins in line " +
+                             std::to_string(other->position.line),
+                         "give each its own name");
+    }
+  }
+
+  void parse_backend_use(const Node& node, BackendUse& out) {
+    out.position = node.position();
+    if (node.is_scalar()) {
+      if (node.text() == "multi") return;
+      if (reference().parse(node, out.name, diagnostics_)) check_backend(node, out.name);
+      return;
+    }
+    const auto map = backend_schema().parse(node, diagnostics_);
+    if (!map) return;
+    std::vector<Entry> connection;
+    for (const Entry& entry : node.entries()) {
+      if (entry.key == "brokers" || entry.key == "database") connection.push_back(entry);
+      if (entry.key == "type" || entry.key == "name" || entry.key == "queue") {
+        out.name = entry.value.text();
+        check_backend(entry.value, out.name);
+      }
+    }
+    out.options = Node::make_map(std::move(connection), node);
+    out.topic = map->topic.value_or("");
+    out.topic_prefix = map->topic_prefix.value_or("");
+    out.partitions = map->partitions;
+    out.replication = map->replication;
+  }
+
+  void check_backend(const Node& at, const std::string& name) {
+    if (name.empty() || file_.backend(name) != nullptr || components_.backend(name) != nullptr) return;
+    std::vector<std::string> known;
+    for (const BackendSpec& spec : file_.backends) known.push_back(spec.name);
+    for (std::string& type : backend_types()) known.push_back(std::move(type));
+    diagnostics_.error(at, "UNKNOWN_BACKEND",
+                       "there is no backend " + at.display() + ": neither an entry under 'backends:' nor a type",
+                       config::suggest(name, known));
+  }
+
+  // ---- patterns ----
+
+  struct PatternEntry {
+    Node at;              // the name, or the map
+    std::string written;  // the name as it stands
+    bool enabled = true;
+    std::vector<Entry> options;
+    std::optional<Node> stands_at;  // where options that are missing are reported
+  };
+
+  void parse_patterns(const Node& node, NamespaceSpec& spec) {
+    const Entry* single = node.entry("pattern");
+    const Entry* several = node.entry("patterns");
+    std::vector<PatternEntry> entries;
+    if (single != nullptr && several != nullptr) {
+      diagnostics_.error(several->key_position, node.path_of("patterns"), "CONTRADICTING_OPTIONS",
+                         "'pattern' and 'patterns' are both given", "put all patterns under 'patterns'");
+    }
+    bool complete = true;  // all entries could be read: only then is a section without pattern certain
+    if (single != nullptr) {
+      if (single->value.is_scalar()) {
+        complete &= take_entry(single->value, entries);
+      } else {
+        complete = false;
+        diagnostics_.error(single->value, "WRONG_TYPE",
+                           "expected the name of one pattern, but this is " + single->value.display(),
+                           "use 'patterns' for a list");
+      }
+    }
+    if (several != nullptr && !several->value.is_null()) {
+      if (several->value.is_sequence()) {
+        for (const Node& item : several->value.items()) complete &= take_entry(item, entries);
+      } else {
+        complete = false;
+        diagnostics_.error(
+            several->value, "WRONG_TYPE", "expected a list of patterns, but this is " + several->value.display(),
+            several->value.is_scalar() ? "write patterns: [" + several->value.text().substr(0, 40) + "]" : "");
+      }
+    }
+
+    std::vector<std::pair<const PatternSyntax*, int>> seen;  // and the line
+    std::vector<std::string> plugins;
+    for (PatternEntry& entry : entries) {
+      const PatternSyntax* syntax = find_syntax(entry.written);
+      const PatternType* type = components_.pattern(syntax != nullptr ? syntax->name : std::string_view(entry.written));
+      if (syntax == nullptr && type == nullptr) {
+        complete = false;
+        diagnostics_.error(entry.at, "UNKNOWN_PATTERN", "there is no pattern '" + entry.written.substr(0, 60) + "'",
+                           config::suggest(entry.written, pattern_names()));
+        continue;
+      }
+      const std::string name(syntax != nullptr ? syntax->name : std::string_view(entry.written));
+      const auto twice = std::ranges::find(seen, syntax, &std::pair<const PatternSyntax*, int>::first);
+      if (syntax != nullptr && twice != seen.end()) {
+        diagnostics_.error(
+            entry.at, "DUPLICATE_PATTERN",
+            "the pattern '" + name + "' is given twice; it also stands in line " + std::to_string(twice->second),
+            "keep one of them");
+        continue;
+      }
+      if (syntax == nullptr && std::ranges::find(plugins, name) != plugins.end()) {
+        diagnostics_.error(entry.at, "DUPLICATE_PATTERN", "the pattern '" + name + "' is given twice",
+                           "keep one of them");
+        continue;
+      }
+      if (syntax != nullptr) {
+        seen.emplace_back(syntax, entry.at.position().line);
+        add_sections(node, *syntax, entry);
+      } else {
+        plugins.push_back(name);
+      }
+      finish_pattern(name, type, entry, spec);
+    }
+
+    if (!complete) return;
+    for (const Entry& entry : node.entries()) {
+      if (namespace_schema().info().find(entry.key) != nullptr) continue;
+      const PatternSyntax* owner = owner_of_section(entry.key);
+      if (owner == nullptr ||
+          std::ranges::find(seen, owner, &std::pair<const PatternSyntax*, int>::first) != seen.end())
+        continue;
+      diagnostics_.error(entry.key_position, node.path_of(entry.key), "SECTION_WITHOUT_PATTERN",
+                         "'" + entry.key + "' belongs to the pattern " + std::string(owner->name) +
+                             ", which this namespace does not have",
+                         "add " + std::string(owner->name) + " to the patterns, or remove the section");
+    }
+  }
+
+  // One entry of `patterns`: a name, or a map with `type`, `enabled`, `config` and options.
+  bool take_entry(const Node& item, std::vector<PatternEntry>& out) {
+    PatternEntry entry;
+    entry.at = item;
+    if (item.is_scalar()) {
+      entry.written = item.text();
+      out.push_back(std::move(entry));
+      return true;
+    }
+    if (!item.is_map()) {
+      diagnostics_.error(item, "WRONG_TYPE",
+                         "expected the name of a pattern or a map with 'type', but this is " + item.display());
+      return false;
+    }
+    const Node* type = item.find("type");
+    if (type == nullptr) {
+      diagnostics_.error(item.position(), item.path_of("type"), "MISSING_OPTION", "'type' is missing in this pattern",
+                         "type: claim-check, or another pattern");
+      return false;
+    }
+    if (!type->is_scalar()) {
+      diagnostics_.error(*type, "WRONG_TYPE", "expected the name of a pattern, but this is " + type->display());
+      return false;
+    }
+    entry.at = *type;
+    entry.written = type->text();
+    entry.stands_at = item;
+    for (const Entry& option : item.entries()) {
+      if (option.key == "type" || option.key == "config") continue;
+      if (option.key == "enabled") {
+        Bool{}.parse(option.value, entry.enabled, diagnostics_);
+      } else {
+        add_option(entry, option);
+      }
+    }
+    if (const Node* nested = item.find("config"); nested != nullptr && !nested->is_null()) {
+      if (config::expect_map(*nested, "the options of the pattern", diagnostics_)) {
+        for (const Entry& option : nested->entries()) add_option(entry, option);
+        if (entry.options.size() == nested->entries().size()) entry.stands_at = *nested;
+      }
+    }
+    out.push_back(std::move(entry));
+    return true;
+  }
+
+  void add_option(PatternEntry& entry, const Entry& option) {
+    const auto present = std::ranges::find(entry.options, option.key, &Entry::key);
+    if (present == entry.options.end()) {
+      entry.options.push_back(option);
+      return;
+    }
+    diagnostics_.error(option.key_position, option.value.path(), "DUPLICATE_OPTION",
+                       "'" + option.key + "' of the pattern " + entry.written + " is also given in line " +
+                           std::to_string(present->key_position.line),
+                       "keep one of them");
+  }
+
+  // What stands beside the patterns in the namespace and belongs to this one.
+  void add_sections(const Node& node, const PatternSyntax& syntax, PatternEntry& entry) {
+    if (const Node* section = node.find(syntax.section); section != nullptr && !section->is_null()) {
+      if (config::expect_map(*section, "the options of " + std::string(syntax.name), diagnostics_)) {
+        for (const Entry& option : section->entries()) add_option(entry, option);
+        if (!entry.stands_at) entry.stands_at = *section;
+      }
+    }
+    for (const std::string_view key : syntax.own_sections) {
+      if (key.empty()) continue;
+      if (const Entry* section = node.entry(key)) add_option(entry, *section);
+    }
+  }
+
+  void finish_pattern(const std::string& name, const PatternType* type, PatternEntry& entry, NamespaceSpec& spec) {
+    const bool has_options = !entry.options.empty();
+    const Node options = Node::make_map(std::move(entry.options), entry.stands_at ? *entry.stands_at : entry.at);
+    if (name == kPubSub) {
+      const auto parsed = pub_sub_schema().parse(options, diagnostics_);
+      if (!entry.enabled) return;
+      spec.pub_sub = true;
+      if (parsed) {
+        for (const Group& group : parsed->groups) spec.consumer_groups.push_back(group.name);
+      }
+      return;
+    }
+    if (type == nullptr) {
+      if (entry.enabled) {
+        diagnostics_.error(entry.at, "PATTERN_NOT_AVAILABLE",
+                           "the pattern '" + name + "' is not available in this version of Prism",
+                           "remove it, or set enabled: false; available are " + available());
+      }
+    } else if (type->validate && (entry.enabled || has_options)) {
+      type->validate(options, diagnostics_);
+    }
+    spec.patterns.push_back({name, entry.enabled, options, entry.at.position()});
+  }
+
+  // ---- names ----
+
+  std::vector<std::string> backend_types() const {
+    std::vector<std::string> out;
+    for (const BackendType& type : components_.backends) {
+      out.emplace_back(type.name);
+      for (const std::string_view alias : type.aliases) out.emplace_back(alias);
+    }
+    return out;
+  }
+
+  std::vector<std::string> pattern_names() const {
+    std::vector<std::string> out;
+    for (const PatternSyntax& syntax : kPatterns) {
+      out.emplace_back(syntax.name);
+      if (!syntax.alias.empty()) out.emplace_back(syntax.alias);
+    }
+    for (const PatternType& type : components_.patterns) {
+      if (find_syntax(type.info.name) == nullptr) out.emplace_back(type.info.name);
+    }
+    return out;
+  }
+
+  std::string available() const {
+    std::string out;
+    for (const PatternType& type : components_.patterns) out += std::string(type.info.name) + ", ";
+    return out + std::string(kPubSub);
+  }
+
+  static std::string suggest_key(std::string_view key) {
+    std::vector<std::string> known = namespace_schema().info().known_keys();
+    const std::vector<std::string> own = known;
+    for (const PatternSyntax& syntax : kPatterns) {
+      known.emplace_back(syntax.section);
+      for (const std::string_view section : syntax.own_sections) {
+        if (!section.empty()) known.emplace_back(section);
+      }
+    }
+    if (config::nearest(key, known)) return config::suggest(key, known);
+    return config::suggest(key, own) + ", and the patterns' sections";
+  }
+
+  const Components& components_;
+  FileSpec& file_;
+  Diagnostics& diagnostics_;
+};
+
+}  // namespace
+
+ParsedFile parse_text(std::string_view text, const Components& components, const config::LoadOptions& options) {
+  ParsedFile out;
+  if (const auto root = config::load_text(text, options, out.diagnostics)) {
+    Parser(components, out.file, out.diagnostics).parse(*root);
+  }
+  return out;
+}
+
+ParsedFile parse_file(const std::string& path, const Components& components, config::LoadOptions options) {
+  ParsedFile out;
+  if (const auto root = config::load_file(path, std::move(options), out.diagnostics)) {
+    Parser(components, out.file, out.diagnostics).parse(*root);
+  }
+  return out;
+}
+
+}  // namespace prism
