@@ -450,6 +450,12 @@ Node put(const Node& map, const SchemaInfo& object, std::string_view target, con
   return Node::make_map(std::move(entries), map);
 }
 
+// A view may hold what stands elsewhere in the file: the value knows where that is.
+std::string path_of(const Node& node, const Entry& entry) {
+  std::string own = entry.value.path();
+  return own.empty() ? node.path_of(entry.key) : own;
+}
+
 }  // namespace
 
 std::optional<SchemaCore::Assigned> SchemaCore::assign(const Node& node, Diagnostics& diagnostics) const {
@@ -463,7 +469,7 @@ std::optional<SchemaCore::Assigned> SchemaCore::assign(const Node& node, Diagnos
     for (const Entry& entry : map.entries()) {
       if (entry.key != spelling.key) entries.push_back(entry);
     }
-    map = put(Node::make_map(std::move(entries), map), *info_, spelling.target, given, node.path_of(given.key),
+    map = put(Node::make_map(std::move(entries), map), *info_, spelling.target, given, path_of(node, given),
               spelling.target, diagnostics);
   }
 
@@ -473,19 +479,19 @@ std::optional<SchemaCore::Assigned> SchemaCore::assign(const Node& node, Diagnos
   for (const Entry& entry : map.entries()) {
     const FieldInfo* field = info_->find(entry.key);
     if (field == nullptr) {
-      diagnostics.error(entry.key_position, node.path_of(entry.key), "UNKNOWN_OPTION",
+      diagnostics.error(entry.key_position, path_of(node, entry), "UNKNOWN_OPTION",
                         "unknown option '" + entry.key.substr(0, 60) + "' in " + info_->name,
                         suggest(entry.key, info_->known_keys()));
       continue;
     }
     const auto index = static_cast<std::size_t>(field - info_->fields.data());
     if (given_by[index] != nullptr) {
-      duplicate(entry.key_position, node.path_of(entry.key), entry.key, *given_by[index], given_by[index]->key,
+      duplicate(entry.key_position, path_of(node, entry), entry.key, *given_by[index], given_by[index]->key,
                 diagnostics);
       continue;
     }
     if (!field->deprecated.empty()) {
-      diagnostics.add({Severity::warning, entry.key_position, node.path_of(entry.key), "DEPRECATED_OPTION",
+      diagnostics.add({Severity::warning, entry.key_position, path_of(node, entry), "DEPRECATED_OPTION",
                        "'" + entry.key + "' is deprecated", "use " + field->deprecated});
     }
     given_by[index] = &entry;
