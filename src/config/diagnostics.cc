@@ -1,6 +1,8 @@
 #include "config/diagnostics.h"
 
 #include <algorithm>
+#include <functional>
+#include <numeric>
 #include <tuple>
 #include <utility>
 
@@ -43,11 +45,16 @@ void Diagnostics::append(const Diagnostics& other) {
 }
 
 std::vector<Diagnostic> Diagnostics::sorted() const {
-  std::vector<Diagnostic> out = items_;
-  std::stable_sort(out.begin(), out.end(), [](const Diagnostic& a, const Diagnostic& b) {
-    return std::tuple(a.position.file(), a.position.line, a.position.column) <
-           std::tuple(b.position.file(), b.position.line, b.position.column);
-  });
+  std::vector<std::size_t> order(items_.size());
+  std::iota(order.begin(), order.end(), std::size_t{0});
+  const auto place = [this](std::size_t i) {
+    const SourcePosition& at = items_[i].position;
+    return std::tuple(at.file(), at.line, at.column, i);
+  };
+  std::ranges::sort(order, std::less<>(), place);
+  std::vector<Diagnostic> out;
+  out.reserve(order.size());
+  for (const std::size_t i : order) out.push_back(items_[i]);
   return out;
 }
 
