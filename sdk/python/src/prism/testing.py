@@ -1,0 +1,252 @@
+"""A Prism server for tests: the real program on its embedded backends, in a temporary folder. Nothing needs to be installed.
+
+    def test_orders():
+        with PrismTestServer(config={"namespace": "orders", "client_api": "pubsub", "backend": {"type": "kafka"}}) as prism:
+            client = prism.client()
+            client.publish("created", b"...")
+            assert next(client.subscribe("created")).payload == b"..."
+"""
+
+from __future__ import annotations
+
+import atexit
+import json
+import os
+import pathlib
+import shutil
+import signal
+import subprocess
+import tempfile
+import time
+import urllib.parse
+import urllib.request
+import weakref
+from typing import Any, Mapping
+
+from prism.client import Client
+
+__all__ = ["ObjectStoreView", "PrismTestServer", "find_binary"]
+
+
+def find_binary() -> str:
+    """The `prism` program: $PRISM_BINARY, else build/release or build/dev of the checkout, else the one on the PATH."""
+    if given := os.environ.get("PRISM_BINARY"):
+        if not os.access(given, os.X_OK):
+            raise FileNotFoundError(f"PRISM_BINARY={given} is not a program")
+        return given
+    for start in (pathlib.Path.cwd(), pathlib.Path(__file__).resolve().parent):
+        for folder in (start, *start.parents):
+            if (folder / "proto" / "prism").is_dir():
+                for preset in ("release", "dev"):
+                    candidate = folder / "build" / preset / "prism"
+                    if os.access(candidate, os.X_OK):
+                        return str(candidate)
+    if found := shutil.which("prism"):
+        return found
+    raise FileNotFoundError("no prism program: build it (make build), put it on the PATH, or set PRISM_BINARY")
+
+
+class PrismTestServer:
+    """Runs `prism dev` until `stop`, the end of a `with` statement, or the end of the process.
+
+    config        a namespace as a dict whose name stands under "namespace", as RFC-014 writes it; or a whole configuration as a dict
+                  with "namespaces", as YAML text, or as a path
+    namespace     what `client()` is bound to; default: the dict's "namespace"
+    binary        the program; default: find_binary()
+    data          folder for its data, kept; default: a temporary one, removed by `stop`
+    args          further arguments for the program
+    wait          seconds to wait until it serves
+    """
+
+    def __init__(
+        self,
+        config: Mapping[str, Any] | str | os.PathLike[str],
+        *,
+        namespace: str | None = None,
+        binary: str | None = None,
+        data: str | os.PathLike[str] | None = None,
+        args: tuple[str, ...] = (),
+        wait: float = 30,
+    ) -> None:
+        self._folder = pathlib.Path(tempfile.mkdtemp(prefix="prism-test-"))
+        self._data = pathlib.Path(data) if data is not None else self._folder / "data"
+        self._binary = binary or find_binary()
+        self._args = args
+        self._wait = wait
+        self._ports = ("0", "0")
+        self._process: subprocess.Popen[bytes] | None = None
+        self._clients: weakref.WeakSet[Client] = weakref.WeakSet()
+        self._objects: dict[str, ObjectStoreView] = {}
+        self.address = ""
+        self.admin = ""
+        self.namespace = namespace
+        self._file = self._write(config)
+        self._exit = weakref.finalize(self, _remove, self._folder)
+        atexit.register(_stop, weakref.ref(self))
+        try:
+            self._start()
+        except BaseException:
+            self.stop()
+            raise
+
+    @property
+    def pid(self) -> int:
+        """Process id of the server."""
+        assert self._process is not None, "the server is stopped"
+        return self._process.pid
+
+    @property
+    def data(self) -> pathlib.Path:
+        """Folder of its data."""
+        return self._data
+
+    @property
+    def s3(self) -> ObjectStoreView:
+        """The object store that the configuration calls s3."""
+        return self.objects("s3")
+
+    def objects(self, backend: str) -> ObjectStoreView:
+        """The object store that the configuration calls `backend`."""
+        return self._objects.setdefault(backend, ObjectStoreView(self, backend))
+
+    def client(self, **options: Any) -> Client:
+        """A client bound to the namespace; `options` as of prism.Client. `stop` closes it."""
+        options.setdefault("namespace", self.namespace)
+        client = Client(self.address, **options)
+        self._clients.add(client)
+        return client
+
+    def log(self) -> str:
+        """What the server wrote to its standard output and error so far."""
+        path = self._folder / "log"
+        return path.read_text(errors="replace") if path.exists() else ""
+
+    def get_json(self, path: str, timeout: float = 10) -> Any:
+        """Asks the server's admin address."""
+        with urllib.request.urlopen(f"http://{self.admin}{path}", timeout=timeout) as answer:
+            return json.load(answer)
+
+    def kill(self) -> None:
+        """SIGKILL: the server ends with no chance to tidy up. `restart` starts it again."""
+        self._signal(signal.SIGKILL)
+        self._join(10)
+
+    def pause(self) -> None:
+        """SIGSTOP: the server stands still; its connections stay open."""
+        self._signal(signal.SIGSTOP)
+
+    def resume(self) -> None:
+        """SIGCONT: it goes on."""
+        self._signal(signal.SIGCONT)
+
+    def restart(self) -> None:
+        """Stops the server, if it runs, and starts it on the same data and the same addresses, so that clients find it again."""
+        self._terminate()
+        self._start()
+
+    def stop(self) -> None:
+        """Closes the clients, stops the server, removes the temporary folder. Stopping twice does no harm."""
+        for client in list(self._clients):
+            client.close()
+        self._terminate()
+        self._exit()
+
+    def __enter__(self) -> PrismTestServer:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.stop()
+
+    def _write(self, config: Mapping[str, Any] | str | os.PathLike[str]) -> pathlib.Path:
+        path = self._folder / "prism.yaml"
+        if isinstance(config, os.PathLike):
+            return pathlib.Path(config)
+        if isinstance(config, str):
+            path.write_text(config)
+            return path
+        if "namespaces" not in config:
+            body = dict(config)
+            name = body.pop("namespace", None)
+            if not name:
+                raise ValueError('config needs "namespace" (the name), or "namespaces" (a whole configuration)')
+            self.namespace = self.namespace or str(name)
+            config = {"namespaces": [{"name": name, **body}]}
+        path.write_text(json.dumps(config, indent=2))  # JSON is YAML
+        return path
+
+    def _start(self) -> None:
+        ready = self._folder / "ready"
+        ready.unlink(missing_ok=True)
+        command = [self._binary, "dev", str(self._file), "--port", self._ports[0], "--admin-port", self._ports[1]]
+        command += ["--data", str(self._data), "--ready-file", str(ready), *self._args]
+        with open(self._folder / "log", "ab") as log:
+            self._process = subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=log, stderr=log)
+        deadline = time.monotonic() + self._wait
+        while not ready.exists():
+            if (code := self._process.poll()) is not None:
+                raise RuntimeError(f"prism ended with {code} before it served:\n{self._tail()}")
+            if time.monotonic() > deadline:
+                raise RuntimeError(f"prism did not serve within {self._wait} s:\n{self._tail()}")
+            time.sleep(0.01)
+        addresses = json.loads(ready.read_text())
+        self.address, self.admin = addresses["grpc"], addresses["admin"]
+        self._ports = (self.address.rpartition(":")[2], self.admin.rpartition(":")[2])
+
+    def _tail(self) -> str:
+        return "\n".join(self.log().splitlines()[-40:])
+
+    def _signal(self, number: int) -> None:
+        assert self._process is not None, "the server is stopped"
+        self._process.send_signal(number)
+
+    def _join(self, timeout: float) -> None:
+        assert self._process is not None
+        self._process.wait(timeout)
+        self._process = None
+
+    def _terminate(self) -> None:
+        if self._process is None:
+            return
+        if self._process.poll() is None:
+            self._process.send_signal(signal.SIGCONT)  # a paused one could not end
+            self._process.terminate()
+        try:
+            self._join(15)
+        except subprocess.TimeoutExpired:
+            self.kill()
+
+
+class ObjectStoreView:
+    """What the server's embedded object store holds, for tests."""
+
+    def __init__(self, server: PrismTestServer, backend: str) -> None:
+        self._server = weakref.ref(server)
+        self._backend = backend
+
+    def object_count(self, bucket: str | None = None, timeout: float = 10) -> int:
+        """How many objects there are, in one bucket or in all.
+
+        Clean-up runs in the background: the count is taken when the server has answered every acknowledgement of the test's clients and
+        its clean-up jobs have then made a whole pass, or after `timeout` seconds as it is.
+        """
+        server = self._server()
+        assert server is not None
+        deadline = time.monotonic() + timeout
+        for client in list(server._clients):
+            client.wait_settled(max(0.0, deadline - time.monotonic()))
+        query = {"backend": self._backend} | ({"bucket": bucket} if bucket else {})
+        path = f"/debug/objects?{urllib.parse.urlencode(query)}"
+        while True:
+            answer = server.get_json(path, timeout=max(1.0, deadline - time.monotonic()))
+            if answer["settled"] or time.monotonic() >= deadline:
+                return int(answer["count"])
+            time.sleep(0.02)
+
+
+def _stop(reference: weakref.ref[PrismTestServer]) -> None:
+    if server := reference():
+        server.stop()
+
+
+def _remove(folder: pathlib.Path) -> None:
+    shutil.rmtree(folder, ignore_errors=True)
