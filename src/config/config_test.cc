@@ -388,6 +388,7 @@ struct Options {
   Secret password;
   std::optional<std::string> table;
   Node rest;
+  std::optional<Node> raw;
 };
 
 const Schema<Store>& store_schema() {
@@ -429,6 +430,7 @@ const Schema<Options>& options_schema() {
           .field(&Options::table, "table", Name(), "The table.")
           .deprecated("'tables'")
           .field(&Options::rest, "rest", Any{}, "Anything.")
+          .field(&Options::raw, "raw", Any{}, "Anything or nothing.")
           .spelling("bucket", "storage.bucket")
           .check([](const Options& options, const Node& node, Diagnostics& diagnostics) {
             if (options.count == 13) diagnostics.error(*node.find("count"), "UNLUCKY", "13 is unlucky");
@@ -482,6 +484,8 @@ sizes: {x: 1KiB}
   ASSERT_TRUE(given_null.value->retention.has_value());
   EXPECT_FALSE(given_null.value->retention->has_value());
   EXPECT_FALSE(parse("storage: s3").value->retention.has_value());
+  EXPECT_FALSE(parse("storage: s3").value->raw.has_value());
+  EXPECT_TRUE(parse("storage: s3\nraw: null").value->raw.has_value());
 }
 
 // proves: F-16

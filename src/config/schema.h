@@ -380,10 +380,10 @@ class Schema {
       setter.parse_when_absent = info.type.form == TypeInfo::Form::object;
     } else {
       static_assert(detail::IsOptional<M>::value, "this kind of option does not parse into a member of this type");
-      // A lifetime takes null as "infinite", which is not the same as "not given".
-      setter.parse = [member, kind, null_means_infinite = info.type.infinite](const Node& node, T& out,
-                                                                              Diagnostics& diagnostics) {
-        if (node.is_null() && !null_means_infinite) {
+      // A lifetime takes null as "infinite", and Any takes it as it stands: neither is the same as "not given".
+      setter.parse = [member, kind, takes_null = info.type.infinite || info.type.form == TypeInfo::Form::any](
+                         const Node& node, T& out, Diagnostics& diagnostics) {
+        if (node.is_null() && !takes_null) {
           out.*member = std::nullopt;
           return true;
         }
