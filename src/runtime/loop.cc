@@ -5,6 +5,8 @@
 #include <asio/post.hpp>
 #include <asio/steady_timer.hpp>
 
+#include "runtime/byte_budget.h"
+
 namespace prism {
 namespace {
 StallDetector* process_stalls = nullptr;  // the loops' detector; set by the Runtime that made them
@@ -122,6 +124,7 @@ Runtime::Runtime(Options options) {
   for (std::size_t i = 0; i < loops; ++i) loops_.push_back(std::make_unique<EventLoop>("loop-" + std::to_string(i)));
   files_ = std::make_unique<OffloadPool>("files", options.file_threads);
   cpu_ = std::make_unique<OffloadPool>("cpu", options.cpu_threads != 0 ? options.cpu_threads : half_the_cores());
+  budget_ = ByteBudget::make(*loops_.front(), options.budget_bytes);
 }
 
 Runtime::~Runtime() {

@@ -27,6 +27,8 @@
 
 namespace prism {
 
+class ByteBudget;
+
 class EventLoop {
  public:
   explicit EventLoop(std::string name);
@@ -79,6 +81,7 @@ class Runtime {
     std::size_t loops = 0;         // 0: clamp(cores / 2, 1, 8)
     std::size_t file_threads = 4;  // blocking file calls, SQLite readers
     std::size_t cpu_threads = 0;   // 0: clamp(cores / 2, 1, 8)
+    std::size_t budget_bytes = 48UL << 20;  // payloads in flight of all streams together
   };
   Runtime() : Runtime(Options()) {}
   explicit Runtime(Options options);
@@ -88,6 +91,7 @@ class Runtime {
   OffloadPool& files() noexcept { return *files_; }
   OffloadPool& cpu() noexcept { return *cpu_; }
   StallDetector& stalls() noexcept { return stalls_; }
+  const std::shared_ptr<ByteBudget>& budget() const noexcept { return budget_; }
 
  private:
   StallDetector stalls_;
@@ -95,6 +99,7 @@ class Runtime {
   std::atomic<std::size_t> next_{0};
   std::unique_ptr<OffloadPool> files_;
   std::unique_ptr<OffloadPool> cpu_;
+  std::shared_ptr<ByteBudget> budget_;
 };
 
 // Runs `work` on the pool and resumes on the loop with its result. The work always runs to its end and the caller always
