@@ -125,9 +125,18 @@ def test_the_time_to_wait_is_told_where_the_timeout_comes_first(server: FakeServ
 
 def test_a_server_that_is_not_there(server: FakeServer) -> None:
     server.stop()
-    with prism.Client(server.address, timeout=5) as client, pytest.raises(prism.PrismError) as caught:
-        client.publish("t", b"x")
-    assert caught.value.code is grpc.StatusCode.UNAVAILABLE
+    with prism.Client(server.address, connect_timeout=0.1) as client:
+        calls = [
+            lambda: client.publish("t", b"x"),
+            lambda: client.publish("t", b"x" * 2_000_000),
+            lambda: client.publisher(),
+            lambda: client.subscribe("t"),
+            lambda: client.open_session(),
+        ]
+        for call in calls:
+            with pytest.raises(prism.PrismError) as caught:
+                call()
+            assert caught.value.code is grpc.StatusCode.UNAVAILABLE and caught.value.reason == "CONNECTION_FAILED"
 
 
 def test_many_messages_keep_their_order_and_each_has_its_result(server: FakeServer, client: prism.Client) -> None:

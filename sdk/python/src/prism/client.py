@@ -13,7 +13,7 @@ from typing import Any, Callable, Iterable, Iterator, Mapping
 
 import grpc
 
-from prism.errors import PrismError, from_rpc
+from prism.errors import PrismError, from_rpc, not_connected
 from prism.payloads import PayloadLike, inline_bytes, known_size
 from prism.publishing import INLINE_LIMIT, Message, Publisher, PublishResult, payload_frames, to_request, to_result
 from prism.pubsub.v1 import pubsub_pb2_grpc
@@ -35,12 +35,13 @@ def _version() -> str:
 class Client:
     """A connection to a Prism server. Any thread may use it; close it, or use it in a `with` statement.
 
-    address      host:port; default localhost:8980
-    namespace    what topics are named in; without one, the first argument of publish and subscribe names a namespace, or a topic that
-                 exactly one namespace serves
-    credentials  for TLS: grpc.ssl_channel_credentials(...); default: no TLS
-    timeout      seconds that a call may take unless it says otherwise; streams and streamed payloads have no limit of their own
-    client_name  who calls, for people: it stands in the server's logs
+    address          host:port; default localhost:8980
+    namespace        what topics are named in; without one, the first argument of publish and subscribe names a namespace, or a topic
+                     that exactly one namespace serves
+    credentials      for TLS: grpc.ssl_channel_credentials(...); default: no TLS
+    timeout          seconds that a call may take unless it says otherwise; streams and streamed payloads have no limit of their own
+    connect_timeout  seconds for which a connection is tried before a call fails with CONNECTION_FAILED
+    client_name      who calls, for people: it stands in the server's logs
     """
 
     def __init__(
@@ -50,11 +51,13 @@ class Client:
         namespace: str | None = None,
         credentials: grpc.ChannelCredentials | None = None,
         timeout: float = 30,
+        connect_timeout: float = 5,
         client_name: str = "",
     ) -> None:
         self.address = address
         self.namespace = namespace
         self._timeout = timeout
+        self._connect_timeout = connect_timeout
         self._client_name = client_name
         self._session_id = ""
         options = [
@@ -73,6 +76,7 @@ class Client:
         # The generated stubs carry no type information.
         self._pubsub: Any = pubsub_pb2_grpc.PubSubServiceStub(self._channel)  # type: ignore[no-untyped-call]
         self._session: Any = session_pb2_grpc.SessionServiceStub(self._channel)  # type: ignore[no-untyped-call]
+        self._health: Any = self._channel.unary_unary("/grpc.health.v1.Health/Check")  # an empty request: the whole server
         self._lock = threading.Lock()
         self._subscribers: weakref.WeakSet[Subscriber] = weakref.WeakSet()
 
@@ -133,6 +137,7 @@ class Client:
 
     def publisher(self, *, window: int = 16 * _MIB) -> Publisher:
         """A stream for many small messages: `send` returns a future at once, waiting only where `window` bytes are under way."""
+        self._connect()
         headers = self._headers()
         return Publisher(lambda frames: self._pubsub.PublishStream(frames, metadata=headers), window)
 
@@ -172,6 +177,7 @@ class Client:
             topic, group, start, auto_ack, max_messages, max_bytes, ack_deadline, client_id or self._client_name, timeout,
             spool_above, reconnect_for,
         )  # fmt: skip
+        self._connect()
         subscriber = Subscriber(
             lambda frames: self._pubsub.SubscribeStream(frames, metadata=self._headers()), options, self._timeout
         )
@@ -199,6 +205,7 @@ class Client:
             namespace=self.namespace or "", client_name=self._client_name, client_version=f"prism-python/{_version()}"
         )
         try:
+            self._connect()
             response: session_pb2.OpenResponse = self._session.Open(request, timeout=self._timeout)
         except grpc.RpcError as failure:
             raise from_rpc(failure) from failure
@@ -233,7 +240,17 @@ class Client:
             headers.append(("prism-namespace", self.namespace))
         return headers
 
+    def _connect(self) -> None:
+        """Waits until there is a connection: a stream that finds none fails at once, and may have consumed its payload."""
+        try:
+            self._health(b"", timeout=self._connect_timeout, wait_for_ready=True)
+        except grpc.RpcError as failure:
+            if failure.code() in (grpc.StatusCode.DEADLINE_EXCEEDED, grpc.StatusCode.UNAVAILABLE):
+                raise not_connected(f"no connection to {self.address} within {self._connect_timeout:g} s") from failure
+            # Any other answer came from a server.
+
     def _publish_payload(self, message: Message, timeout: float | None) -> PublishResult:
+        self._connect()
         # gRPC swallows what its request iterator raises: keep it, so that the caller learns why.
         raised: list[BaseException] = []
 
@@ -252,14 +269,16 @@ class Client:
             raise from_rpc(failure) from failure
 
     def _repeat(self, attempt: Callable[[float], PublishResult], timeout: float) -> PublishResult:
-        deadline, delay = time.monotonic() + timeout, 0.05
+        begin = time.monotonic()
+        deadline, delay = begin + timeout, 0.05
         while True:
             try:
                 return attempt(max(0.001, deadline - time.monotonic()))
             except (grpc.RpcError, PrismError) as failure:
                 error = failure if isinstance(failure, PrismError) else from_rpc(failure)
                 wait = max(error.retry_after or 0.0, delay * random.uniform(0.5, 1.0))
-                if error.retry != "safe" or time.monotonic() + wait >= deadline:
+                end = min(deadline, begin + self._connect_timeout) if error.reason == "CONNECTION_FAILED" else deadline
+                if error.retry != "safe" or time.monotonic() + wait >= end:
                     raise error from failure
             time.sleep(wait)
             delay = min(delay * 2, 2)

@@ -72,7 +72,20 @@ def from_rpc(error: grpc.RpcError) -> PrismError:
     for key, value in error.trailing_metadata() or ():
         if key == "grpc-status-details-bin":
             return _from_status(code, message, value)
+    if code is grpc.StatusCode.UNAVAILABLE and "failed to connect" in message.lower():
+        return not_connected(message)  # the call never left this process
     return _make(code, message)
+
+
+def not_connected(message: str) -> PrismError:
+    """The error where no connection could be made."""
+    return PrismError(
+        message,
+        code=grpc.StatusCode.UNAVAILABLE,
+        reason="CONNECTION_FAILED",
+        hint="is a Prism server running there?",
+        retry="safe",
+    )
 
 
 def _from_status(code: grpc.StatusCode, message: str, encoded: bytes) -> PrismError:
