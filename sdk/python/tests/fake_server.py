@@ -16,6 +16,7 @@ from google.protobuf import any_pb2, duration_pb2
 from prism.common.v1 import error_pb2, rpc_status_pb2
 from prism.pubsub.v1 import pubsub_pb2 as pb
 from prism.pubsub.v1 import pubsub_pb2_grpc
+from prism.queue.v1 import queue_pb2_grpc
 from prism.session.v1 import session_pb2, session_pb2_grpc
 
 PART = 128 * 1024
@@ -53,11 +54,14 @@ class FakeServer(pubsub_pb2_grpc.PubSubServiceServicer, session_pb2_grpc.Session
         self.damage = False  # spoil the next large payload
         self.payload_error: error_pb2.Error | None = None
         self.sessions: set[str] = set()
+        self.api = "pubsub"
+        self.opened = 0
         self.stopping = False
         self.server = grpc.server(
             futures.ThreadPoolExecutor(20), options=[("grpc.max_receive_message_length", 4 << 20), ("grpc.so_reuseport", 0)]
         )
         pubsub_pb2_grpc.add_PubSubServiceServicer_to_server(self, self.server)
+        queue_pb2_grpc.add_QueueServiceServicer_to_server(_Queue(self), self.server)
         session_pb2_grpc.add_SessionServiceServicer_to_server(self, self.server)
         self.port = self.server.add_insecure_port(f"127.0.0.1:{port}")
         self.address = f"127.0.0.1:{self.port}"
@@ -76,9 +80,11 @@ class FakeServer(pubsub_pb2_grpc.PubSubServiceServicer, session_pb2_grpc.Session
     # Sessions
 
     def Open(self, request: session_pb2.OpenRequest, context: Any) -> session_pb2.OpenResponse:
+        self._enter(context, request.namespace)
         session = uuid.uuid4().hex
         self.sessions.add(session)
-        return session_pb2.OpenResponse(session_id=session, namespace=request.namespace, client_api="pubsub")
+        self.opened += 1
+        return session_pb2.OpenResponse(session_id=session, namespace=request.namespace, client_api=self.api)
 
     def Close(self, request: session_pb2.CloseRequest, context: Any) -> session_pb2.CloseResponse:
         self.sessions.discard(request.session_id)
@@ -86,15 +92,15 @@ class FakeServer(pubsub_pb2_grpc.PubSubServiceServicer, session_pb2_grpc.Session
 
     # Publishing
 
-    def _enter(self, context: Any) -> None:
+    def _enter(self, context: Any, namespace: str = "") -> None:
         headers = dict(context.invocation_metadata())
         self.headers.append(headers)
-        if headers.get("prism-namespace") == "missing":
+        if (namespace or headers.get("prism-namespace")) == "missing":
             abort(
                 context, grpc.StatusCode.NOT_FOUND, "NAMESPACE_NOT_FOUND", "there is no namespace 'missing'",
                 hint="did you mean 'test'?", retry="never", namespace="missing",
             )  # fmt: skip
-        if self.fail:
+        if self.fail and not namespace:
             code, reason, message, info = self.fail.popleft()
             abort(context, code, reason, message, **info)
 
@@ -258,3 +264,20 @@ class FakeServer(pubsub_pb2_grpc.PubSubServiceServicer, session_pb2_grpc.Session
                 yield pb.SubscribeStreamResponse(events=pb.SubscribeStreamResponse.Events(events=[event]))
             return
         yield pb.SubscribeStreamResponse(events=pb.SubscribeStreamResponse.Events(events=[head]))
+
+
+class _Queue(queue_pb2_grpc.QueueServiceServicer):
+    """The same by another name."""
+
+    def __init__(self, server: FakeServer) -> None:
+        for name in ("Publish", "PublishStream", "PublishPayload", "SubscribeStream"):
+            setattr(self, name, self._only_for_queues(server, getattr(server, name)))
+
+    @staticmethod
+    def _only_for_queues(server: FakeServer, method: Any) -> Any:
+        def call(request: Any, context: Any) -> Any:
+            if server.api != "queue":
+                abort(context, grpc.StatusCode.FAILED_PRECONDITION, "WRONG_API", "it is no queue", retry="never")
+            return method(request, context)
+
+        return call

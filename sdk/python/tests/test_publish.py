@@ -198,3 +198,22 @@ def test_a_session_goes_with_every_call(server: FakeServer) -> None:
         assert server.headers[-1]["prism-session"] == opened.session_id
         assert server.sessions == {opened.session_id}
     assert server.sessions == set()
+
+
+@pytest.mark.parametrize("given", [None, "queue"])
+def test_a_queue_is_served_by_the_same_calls(server: FakeServer, given: str | None) -> None:
+    # proves: A-03 (the client's part)
+    server.api = "queue"
+    with prism.Client(server.address, namespace="test", api=given) as client:
+        client.publish("t", b"one")
+        client.publish("t", b"2" * 2_000_000)
+        assert all(isinstance(r, prism.PublishResult) for r in client.publish_many([("t", b"three")]))
+        subscriber = client.subscribe("t", timeout=10)
+        assert [next(subscriber).size for _ in range(3)] == [3, 2_000_000, 5]
+    assert server.opened == (0 if given else 1) and not server.sessions
+
+
+def test_an_unbound_client_asks_nothing_beforehand(server: FakeServer) -> None:
+    with prism.Client(server.address) as client:
+        client.publish("t", b"one")
+    assert server.opened == 0 and "prism-namespace" not in server.headers[-1]

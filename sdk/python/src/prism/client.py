@@ -17,6 +17,7 @@ from prism.errors import PrismError, from_rpc, not_connected
 from prism.payloads import PayloadLike, inline_bytes, known_size
 from prism.publishing import INLINE_LIMIT, Message, Publisher, PublishResult, payload_frames, to_request, to_result
 from prism.pubsub.v1 import pubsub_pb2_grpc
+from prism.queue.v1 import queue_pb2_grpc
 from prism.session.v1 import session_pb2, session_pb2_grpc
 from prism.subscribing import Event, Options, Start, Subscriber
 
@@ -38,6 +39,8 @@ class Client:
     address          host:port; default localhost:8980
     namespace        what topics are named in; without one, the first argument of publish and subscribe names a namespace, or a topic
                      that exactly one namespace serves
+    api              the API of the namespace, "pubsub" or "queue"; publish and subscribe mean the same in both. Default: the server is
+                     asked once, if a namespace is given, else "pubsub"
     credentials      for TLS: grpc.ssl_channel_credentials(...); default: no TLS
     timeout          seconds that a call may take unless it says otherwise; streams and streamed payloads have no limit of their own
     connect_timeout  seconds for which a connection is tried before a call fails with CONNECTION_FAILED
@@ -49,6 +52,7 @@ class Client:
         address: str = "localhost:8980",
         *,
         namespace: str | None = None,
+        api: str | None = None,
         credentials: grpc.ChannelCredentials | None = None,
         timeout: float = 30,
         connect_timeout: float = 5,
@@ -60,6 +64,7 @@ class Client:
         self._connect_timeout = connect_timeout
         self._client_name = client_name
         self._session_id = ""
+        self._api = api
         options = [
             ("grpc.max_receive_message_length", 16 * _MIB),
             ("grpc.max_send_message_length", 4 * _MIB),
@@ -73,8 +78,9 @@ class Client:
             self._channel = grpc.insecure_channel(address, options)
         else:
             self._channel = grpc.secure_channel(address, credentials, options)
-        # The generated stubs carry no type information.
+        # The generated stubs carry no type information. Both services take and give the same messages.
         self._pubsub: Any = pubsub_pb2_grpc.PubSubServiceStub(self._channel)  # type: ignore[no-untyped-call]
+        self._queue: Any = queue_pb2_grpc.QueueServiceStub(self._channel)  # type: ignore[no-untyped-call]
         self._session: Any = session_pb2_grpc.SessionServiceStub(self._channel)  # type: ignore[no-untyped-call]
         self._health: Any = self._channel.unary_unary("/grpc.health.v1.Health/Check")  # an empty request: the whole server
         self._lock = threading.Lock()
@@ -111,7 +117,7 @@ class Client:
         if size is not None and size <= INLINE_LIMIT:
             request = to_request(message)
             return self._repeat(
-                lambda left: to_result(self._pubsub.Publish(request, timeout=left, metadata=self._headers())),
+                lambda left: to_result(self._messages().Publish(request, timeout=left, metadata=self._headers())),
                 self._timeout if timeout is None else timeout,
             )
         if inline_bytes(payload) is None:
@@ -137,9 +143,8 @@ class Client:
 
     def publisher(self, *, window: int = 16 * _MIB) -> Publisher:
         """A stream for many small messages: `send` returns a future at once, waiting only where `window` bytes are under way."""
-        self._connect()
-        headers = self._headers()
-        return Publisher(lambda frames: self._pubsub.PublishStream(frames, metadata=headers), window)
+        service, headers = self._ready(), self._headers()
+        return Publisher(lambda frames: service.PublishStream(frames, metadata=headers), window)
 
     # Subscribing
 
@@ -177,9 +182,9 @@ class Client:
             topic, group, start, auto_ack, max_messages, max_bytes, ack_deadline, client_id or self._client_name, timeout,
             spool_above, reconnect_for,
         )  # fmt: skip
-        self._connect()
+        service = self._ready()
         subscriber = Subscriber(
-            lambda frames: self._pubsub.SubscribeStream(frames, metadata=self._headers()), options, self._timeout
+            lambda frames: service.SubscribeStream(frames, metadata=self._headers()), options, self._timeout
         )
         with self._lock:
             self._subscribers.add(subscriber)
@@ -201,12 +206,9 @@ class Client:
 
     def open_session(self) -> session_pb2.OpenResponse:
         """Opens a session for the client's namespace; later calls act in it. `close` ends it."""
-        request = session_pb2.OpenRequest(
-            namespace=self.namespace or "", client_name=self._client_name, client_version=f"prism-python/{_version()}"
-        )
+        self._connect()
         try:
-            self._connect()
-            response: session_pb2.OpenResponse = self._session.Open(request, timeout=self._timeout)
+            response = self._open()
         except grpc.RpcError as failure:
             raise from_rpc(failure) from failure
         self._session_id = response.session_id
@@ -232,6 +234,22 @@ class Client:
     def __exit__(self, *_: object) -> None:
         self.close()
 
+    def _open(self) -> session_pb2.OpenResponse:
+        request = session_pb2.OpenRequest(
+            namespace=self.namespace or "", client_name=self._client_name, client_version=f"prism-python/{_version()}"
+        )
+        response: session_pb2.OpenResponse = self._session.Open(request, timeout=self._timeout)
+        if self.namespace and not self._api:
+            self._api = response.client_api
+        return response
+
+    def _messages(self) -> Any:
+        """The service that serves the namespace; raises grpc.RpcError where the server has to be asked and cannot be."""
+        if self.namespace and not self._api:
+            session = self._open().session_id
+            self._session.Close(session_pb2.CloseRequest(session_id=session), timeout=self._timeout)
+        return self._queue if self._api == "queue" else self._pubsub
+
     def _headers(self) -> list[tuple[str, str]]:
         headers = []
         if self._session_id:
@@ -249,8 +267,16 @@ class Client:
                 raise not_connected(f"no connection to {self.address} within {self._connect_timeout:g} s") from failure
             # Any other answer came from a server.
 
-    def _publish_payload(self, message: Message, timeout: float | None) -> PublishResult:
+    def _ready(self) -> Any:
+        """The service for a stream, with a connection."""
         self._connect()
+        try:
+            return self._messages()
+        except grpc.RpcError as failure:
+            raise from_rpc(failure) from failure
+
+    def _publish_payload(self, message: Message, timeout: float | None) -> PublishResult:
+        service = self._ready()
         # gRPC swallows what its request iterator raises: keep it, so that the caller learns why.
         raised: list[BaseException] = []
 
@@ -262,7 +288,7 @@ class Client:
                 raise
 
         try:
-            return to_result(self._pubsub.PublishPayload(frames(), timeout=timeout, metadata=self._headers()))
+            return to_result(service.PublishPayload(frames(), timeout=timeout, metadata=self._headers()))
         except grpc.RpcError as failure:
             if raised:
                 raise raised[0] from None
