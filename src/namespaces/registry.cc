@@ -291,6 +291,8 @@ Task<Result<void>> Registry::assemble(Context context, Namespace& ns, NamespaceA
   }
   PRISM_CO_CHECK(co_await assembly.open_log(context, log_backend));
   ns.max_inline_bytes_ = assembly.max_inline_bytes();
+  ns.log_ = assembly.log();
+  ns.topics_ = assembly.topics();
 
   Ports ports{.publish = make_log_publisher(assembly.log(), assembly.topics()),
               .subscribe = make_log_subscriber(assembly.log(), assembly.topics(), assembly.consumer_groups())};

@@ -3,6 +3,7 @@
 
 #include <map>
 #include <memory>
+#include <optional>
 #include <string>
 #include <string_view>
 #include <vector>
@@ -17,6 +18,29 @@
 #include "telemetry/metrics.h"
 
 namespace prism {
+
+// What a pattern of a namespace holds now.
+struct PatternState {
+  std::string pattern;
+  Facts facts;
+};
+
+// What a topic of a namespace holds now.
+struct TopicState {
+  struct LastRecord {
+    std::string id, key;
+    std::size_t body_bytes = 0;
+    std::size_t record_bytes = 0;  // body, id, key and headers
+  };
+  struct Partition {
+    std::uint32_t partition = 0;
+    std::uint64_t begin = 0, end = 0;  // offsets: the first that exists, the next to be appended
+    std::vector<std::pair<std::string, std::uint64_t>> acked_below;  // by group
+    std::optional<LastRecord> last;
+  };
+  std::string name;
+  std::vector<Partition> partitions;
+};
 
 // One assembled namespace. Immutable once built; shared by the requests that use it.
 class Namespace {
@@ -43,10 +67,16 @@ class Namespace {
   // Is the background work done for everything that was published and acknowledged so far?
   Task<Result<bool>> settled(Context context) const;
 
+  // For people: what the patterns hold, outermost first, and what the topics that were used hold. Both read the backends.
+  Task<Result<std::vector<PatternState>>> inspect(Context context) const;
+  Task<Result<std::vector<TopicState>>> topics(Context context) const;
+
  private:
   friend class Registry;
   NamespaceSpec spec_;
   Ports ports_;
+  std::shared_ptr<EventLog> log_;
+  std::shared_ptr<Topics> topics_;
   std::vector<std::string> chain_;
   std::vector<std::unique_ptr<Pattern>> patterns_;
   std::size_t max_inline_bytes_ = 0;

@@ -23,6 +23,7 @@ void Message::set_attribute(std::string_view name, std::string value) {
 }
 
 Task<Result<bool>> Pattern::settled(Context /*context*/) { co_return true; }
+Task<Result<Facts>> Pattern::inspect(Context /*context*/) { co_return Facts(); }
 
 Task<Result<std::vector<std::string>>> PendingReferences::claim_check_ids(Context context) {
   std::vector<std::string> all;

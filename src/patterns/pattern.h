@@ -82,6 +82,9 @@ struct PatternInfo {
 
 class Assembly;
 
+// Names and values, for people and for looking on: operations must not depend on them.
+using Facts = std::vector<std::pair<std::string, std::string>>;
+
 // One pattern of one namespace. Made by its component's factory from parsed options; then wraps the chain below it.
 class Pattern {
  public:
@@ -93,6 +96,8 @@ class Pattern {
   virtual std::string fixed_topic() const { return {}; }
   // Has the background work of this pattern nothing left to do for what was published and acknowledged so far?
   virtual Task<Result<bool>> settled(Context context);
+  // What it holds at this moment ("pending": "3"). May take as long as reading all of it.
+  virtual Task<Result<Facts>> inspect(Context context);
   // Takes what is below and gives what the layer above sees; registers its jobs with the assembly. May do I/O (make a table).
   virtual Task<Result<Ports>> wrap(Context context, Ports below, Assembly& assembly) = 0;
 };

@@ -279,6 +279,8 @@ class Decoder final : public Subscriber {
   std::string namespace_;
 };
 
+constexpr std::size_t kListedAtOnce = 1000;
+
 class ClaimCheck final : public Pattern {
  public:
   explicit ClaimCheck(Options options) : options_(std::move(options)) {}
@@ -287,6 +289,22 @@ class ClaimCheck final : public Pattern {
   Task<Result<bool>> settled(Context context) override {
     if (!options_.on_consume) co_return true;
     co_return co_await caught_up(std::move(context), *site_);
+  }
+
+  Task<Result<Facts>> inspect(Context context) override {
+    std::uint64_t count = 0, bytes = 0;
+    ObjectInfo newest;  // keys sort by time of creation
+    for (bool more = true; more;) {
+      PRISM_CO_TRY(auto page, co_await site_->store->list(context, options_.prefix, newest.key, kListedAtOnce));
+      more = page.size() == kListedAtOnce;
+      count += page.size();
+      for (const auto& object : page) bytes += object.size;
+      if (!page.empty()) newest = std::move(page.back());
+    }
+    co_return Facts{{"backend", options_.backend},       {"bucket", options_.bucket},
+                    {"prefix", options_.prefix},         {"objects", std::to_string(count)},
+                    {"bytes", std::to_string(bytes)},    {"newest_object", newest.key},
+                    {"newest_object_bytes", std::to_string(newest.size)}};
   }
 
   Task<Result<Ports>> wrap(Context context, Ports below, Assembly& assembly) override {

@@ -89,6 +89,12 @@ class Pending final : public PendingReferences::Source {
   std::string table_;
 };
 
+std::string fact(const SqlValue& value) {
+  if (const auto* number = std::get_if<std::int64_t>(&value)) return std::to_string(*number);
+  if (const auto* text = std::get_if<std::string>(&value)) return *text;
+  return {};
+}
+
 class Outbox final : public Pattern {
  public:
   explicit Outbox(Options options) : options_(std::move(options)) {}
@@ -100,6 +106,19 @@ class Outbox final : public Pattern {
     PRISM_CO_TRY(const auto pending,
                  co_await database_->query(std::move(context), select_pending(options_.table, database_->dialect(), 0, kLanes - 1, 1, {}), 1));
     co_return pending.rows.empty();
+  }
+
+  Task<Result<Facts>> inspect(Context context) override {
+    PRISM_CO_TRY(const auto totals, co_await database_->query(context, select_totals(options_.table), 1));
+    PRISM_CO_TRY(const auto newest, co_await database_->query(context, select_newest(options_.table), 1));
+    Facts facts{{"database", options_.database}, {"table", options_.table}};
+    const auto add = [&](const SqlRows& rows, const std::vector<std::string>& names) {
+      for (std::size_t i = 0; !rows.rows.empty() && i < names.size(); ++i) facts.emplace_back(names[i], fact(rows.rows.front()[i]));
+    };
+    add(totals, {"rows", "pending", "pending_bytes"});
+    add(newest, {"newest_row_id", "newest_row_topic", "newest_row_message_id", "newest_row_claim_check_id", "newest_row_payload_bytes",
+                 "newest_row_body_bytes", "newest_row_published_at"});
+    co_return facts;
   }
 
   Task<Result<Ports>> wrap(Context context, Ports below, Assembly& assembly) override {

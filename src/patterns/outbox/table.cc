@@ -161,6 +161,15 @@ Statement select_claim_check_ids(const std::string& table) {
   return {"SELECT claim_check_id FROM " + q(table) + " WHERE published_at IS NULL AND claim_check_id IS NOT NULL", {}};
 }
 
+Statement select_totals(const std::string& table) {
+  return {"SELECT count(*), count(*) FILTER (WHERE published_at IS NULL), "
+          "coalesce(sum(length(body)) FILTER (WHERE published_at IS NULL), 0) FROM " + q(table), {}};
+}
+
+Statement select_newest(const std::string& table) {
+  return {"SELECT id, topic, message_id, claim_check_id, payload_size, length(body), published_at FROM " + q(table) + " ORDER BY id DESC LIMIT 1", {}};
+}
+
 std::string headers_to_json(const Headers& headers) {
   nlohmann::json list = nlohmann::json::array();
   for (const auto& [name, value] : headers) {

@@ -36,6 +36,10 @@ Statement remove(const std::string& table, const std::vector<std::int64_t>& ids)
 // At most `rows` rows that were published more than `age` ago.
 Statement remove_published(const std::string& table, SqlDialect dialect, Clock::duration age, std::uint32_t rows);
 Statement select_claim_check_ids(const std::string& table);
+// One row: rows, pending rows, pending bytes of bodies.
+Statement select_totals(const std::string& table);
+// The row inserted last: id, topic, message_id, claim_check_id, payload_size, bytes of the body, published_at.
+Statement select_newest(const std::string& table);
 
 // Headers as JSON: [["name","value"],...]; a value that is not UTF-8 is {"base64":"..."}.
 std::string headers_to_json(const Headers& headers);

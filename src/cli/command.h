@@ -1,0 +1,35 @@
+// The command line: one subcommand a file. A command declares itself on the parser and leaves what to run.
+#pragma once
+
+#include <CLI/CLI.hpp>
+#include <functional>
+
+namespace prism::cli {
+
+// Exit codes of every command; documented in `prism --help`.
+enum class Exit : int {
+  good = 0,
+  failed = 1,    // the server refused, the file is invalid, something went wrong
+  unusable = 2,  // the command line or a file cannot be used; an address is taken
+  unreachable = 3,  // client commands: no server answers there
+  timed_out = 4,    // client commands: the time given was over first
+};
+
+using Run = std::function<Exit()>;
+
+// Each adds its subcommand to `root`; when it is the one called, `chosen` is set by the parser.
+void add_serve(CLI::App& root, Run& chosen);
+void add_dev(CLI::App& root, Run& chosen);
+void add_validate(CLI::App& root, Run& chosen);
+void add_publish(CLI::App& root, Run& chosen);
+void add_subscribe(CLI::App& root, Run& chosen);
+void add_version(CLI::App& root, Run& chosen);
+void add_completions(CLI::App& root, Run& chosen);
+
+// Options of several commands, spelled the same everywhere.
+enum class Format : int { text, json };
+CLI::Option* add_format(CLI::App& command, Format& format);
+
+int run(int argc, char** argv);
+
+}  // namespace prism::cli
