@@ -1,0 +1,149 @@
+// Metrics: counters, gauges and histograms by name and labels, exposed in the Prometheus text format.
+//
+//   auto stored = metrics.counter("prism_pattern_claim_check_stored_total", "Payloads stored.", {"namespace"});
+//   Counter& mine = stored.with({ns});   // once
+//   mine.add();                          // hot path: one atomic addition
+//
+// Metrics is passed around, not a singleton. References stay valid as long as the Metrics lives. Everything is
+// thread-safe.
+#pragma once
+
+#include <atomic>
+#include <chrono>
+#include <cstddef>
+#include <cstdint>
+#include <functional>
+#include <memory>
+#include <string>
+#include <vector>
+
+namespace prism {
+
+// Only grows.
+class Counter {
+ public:
+  void add(std::uint64_t n = 1) noexcept { value_.fetch_add(n, std::memory_order_relaxed); }
+  std::uint64_t value() const noexcept { return value_.load(std::memory_order_relaxed); }
+
+ private:
+  std::atomic<std::uint64_t> value_{0};
+};
+
+class Gauge {
+ public:
+  void set(double v) noexcept { value_.store(v, std::memory_order_relaxed); }
+  void add(double v) noexcept { value_.fetch_add(v, std::memory_order_relaxed); }  // negative: subtracts
+  double value() const noexcept { return value_.load(std::memory_order_relaxed); }
+
+ private:
+  std::atomic<double> value_{0};
+};
+
+class Histogram {
+ public:
+  explicit Histogram(const std::vector<double>& bounds);  // upper bounds, inclusive, ascending; one above all is added
+  void observe(double v) noexcept;
+  void observe(std::chrono::steady_clock::duration d) noexcept { observe(std::chrono::duration<double>(d).count()); }
+  std::uint64_t count() const noexcept;
+  double sum() const noexcept { return sum_.load(std::memory_order_relaxed); }
+  const std::vector<double>& bounds() const noexcept { return bounds_; }
+  std::uint64_t in_bucket(std::size_t i) const noexcept { return buckets_[i].load(std::memory_order_relaxed); }
+
+ private:
+  const std::vector<double> bounds_;
+  std::vector<std::atomic<std::uint64_t>> buckets_;
+  std::atomic<double> sum_{0};
+};
+
+using LabelValues = std::vector<std::string>;
+
+namespace detail {
+struct FamilyState;
+struct CallbackSlot;
+}  // namespace detail
+
+// A value that is asked for when the metrics are exposed; not any more once this is destroyed (the destructor waits for
+// an exposition that is under way). May outlive the Metrics.
+class MetricCallback {
+ public:
+  MetricCallback() noexcept = default;
+  MetricCallback(MetricCallback&&) noexcept = default;
+  MetricCallback& operator=(MetricCallback&& other) noexcept {
+    if (this != &other) {
+      reset();
+      family_ = std::move(other.family_);
+      slot_ = std::move(other.slot_);
+    }
+    return *this;
+  }
+  ~MetricCallback() { reset(); }
+  void reset() noexcept;
+
+ private:
+  template <class>
+  friend class MetricFamily;
+  MetricCallback(std::shared_ptr<detail::FamilyState> family, std::shared_ptr<detail::CallbackSlot> slot) noexcept
+      : family_(std::move(family)), slot_(std::move(slot)) {}
+  std::shared_ptr<detail::FamilyState> family_;
+  std::shared_ptr<detail::CallbackSlot> slot_;
+};
+
+// All series of one name. Cheap to copy; must not outlive the Metrics.
+template <class T>
+class MetricFamily {
+ public:
+  // One value for each label, in the order of declaration. Takes a lock: resolve once and keep the reference. When the
+  // family has its most series already, further ones share the one whose label values are "_other".
+  T& with(const LabelValues& values = {}) const;
+  // Counters and gauges: the series' value is what `read` gives when asked; called on the exposing thread, must not
+  // block nor touch the Metrics. Of several with the same label values the youngest counts, also before a series made
+  // by with().
+  [[nodiscard]] MetricCallback callback(LabelValues values, std::function<double()> read) const;
+
+ private:
+  friend class Metrics;
+  explicit MetricFamily(std::shared_ptr<detail::FamilyState> state) noexcept : state_(std::move(state)) {}
+  std::shared_ptr<detail::FamilyState> state_;
+};
+
+class Metrics {
+ public:
+  static constexpr std::size_t kMaxSeries = 1000;  // of one family
+
+  Metrics();
+  ~Metrics();
+  Metrics(const Metrics&) = delete;
+  Metrics& operator=(const Metrics&) = delete;
+
+  // Declares a family, or gives the one that was declared in the same way before. The same name declared differently,
+  // or an illegal name, is a mistake of the program and ends it. Names and units as Prometheus wants them: base units
+  // (seconds, bytes), counters end with _total.
+  MetricFamily<Counter> counter(std::string name, std::string help, std::vector<std::string> labels = {},
+                                std::size_t max_series = kMaxSeries);
+  MetricFamily<Gauge> gauge(std::string name, std::string help, std::vector<std::string> labels = {},
+                            std::size_t max_series = kMaxSeries);
+  MetricFamily<Histogram> histogram(std::string name, std::string help, std::vector<std::string> labels = {},
+                                    std::vector<double> bounds = seconds(), std::size_t max_series = kMaxSeries);
+
+  static std::vector<double> seconds();  // 100 us to 30 s, for durations
+  static std::vector<double> bytes();    // 256 B to 4 GiB, for sizes
+
+  // Text exposition format 0.0.4: "text/plain; version=0.0.4". Families in order of their names.
+  std::string expose() const;
+
+ private:
+  struct Impl;
+  std::unique_ptr<Impl> impl_;
+};
+
+// The process's own: prism_build_info, prism_uptime_seconds, process_resident_memory_bytes, process_cpu_seconds_total,
+// process_open_fds, process_max_fds, process_threads, process_start_time_seconds. As long as it lives.
+class ProcessMetrics {
+ public:
+  explicit ProcessMetrics(Metrics& metrics);
+
+ private:
+  std::vector<MetricCallback> callbacks_;
+};
+
+}  // namespace prism
