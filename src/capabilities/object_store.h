@@ -44,10 +44,11 @@ class ObjectStore {
   virtual ~ObjectStore() = default;
   virtual const ObjectFeatures& features() const noexcept = 0;
   // All or nothing: the object is visible only when the whole payload is stored durably, and nothing is left of a failed or
-  // cancelled put but what abort_uploads() removes. A payload that fails fails the put with its error.
+  // cancelled put but what abort_uploads() removes. A payload that fails fails the put with its error; one that is not as long as
+  // its size() said with PAYLOAD_SIZE_MISMATCH. DISK_FULL; INVALID_METADATA (too large for the store).
   virtual Task<Result<ObjectInfo>> put(Context context, std::string key, Payload payload, PutOptions options) = 0;
   // From byte `from`, at most `n` bytes (none: to the end). The payload checks the stored checksum when it is read from 0 to
-  // the end: OBJECT_DAMAGED (DATA_LOSS). OBJECT_NOT_FOUND.
+  // the end: OBJECT_DAMAGED (DATA_LOSS). OBJECT_NOT_FOUND; RANGE_NOT_SATISFIABLE where `from` is greater than the size.
   virtual Task<Result<std::pair<ObjectInfo, Payload>>> get(Context context, std::string key, std::uint64_t from,
                                                            std::optional<std::uint64_t> n) = 0;
   virtual Task<Result<ObjectInfo>> head(Context context, std::string key) = 0;  // OBJECT_NOT_FOUND

@@ -48,7 +48,6 @@ Task<Result<ObjectInfo>> store(Runtime& runtime, EventLoop& loop, std::shared_pt
   const std::optional<std::uint64_t> announced = payload->size();
   const auto part = static_cast<std::size_t>(std::min<std::uint64_t>(kPiece, announced.value_or(kPiece)));
   PRISM_CO_TRY(const ByteBudget::Lease first, co_await budget->acquire(context, part));
-  std::optional<ByteBudget::Lease> second;
   std::uint64_t total = 0;
   PRISM_CO_TRY(Piece piece, co_await next_piece(context, payload));
   while (true) {
@@ -60,7 +59,8 @@ Task<Result<ObjectInfo>> store(Runtime& runtime, EventLoop& loop, std::shared_pt
     OneShot<Result<void>> writing(&loop);
     runtime.files().submit([&] { resume_on_loop(writing.complete(upload->write(piece.parts))); });
     std::optional<Result<Piece>> next;
-    if (!second) second = budget->try_acquire(kPiece);
+    // For the time of one write only: others may be waiting for their first.
+    const auto second = budget->try_acquire(kPiece);
     if (second) next = co_await next_piece(context, payload);
     co_await writing.wait({});
     if (auto written = writing.take(); !written) co_return fail(std::move(written).error());
