@@ -1,0 +1,379 @@
+#include <algorithm>
+#include <array>
+#include <mutex>
+#include <optional>
+#include <utility>
+
+#include "api/errors.h"
+#include "api/messaging.h"
+#include "base/crc32c.h"
+
+namespace prism::api {
+namespace {
+
+using pubsub::v1::PublishBatchRequest;
+using pubsub::v1::PublishBatchResponse;
+using pubsub::v1::PublishPayloadRequest;
+using pubsub::v1::PublishRequest;
+using pubsub::v1::PublishResponse;
+using pubsub::v1::PublishStreamRequest;
+using pubsub::v1::PublishStreamResponse;
+
+Error invalid(std::string reason, std::string message, std::string hint = {}) {
+  return {Code::invalid_argument, std::move(reason), std::move(message), std::move(hint), Retry::never, {}, {}};
+}
+
+Result<void> check_count(std::size_t n, std::string_view what) {
+  if (n == 0) return fail(invalid("EMPTY_BATCH", "there are no " + std::string(what)));
+  if (n > kMaxBatch) {
+    return fail(invalid("BATCH_TOO_LARGE",
+                        "there are " + std::to_string(n) + " " + std::string(what) + "; at most 10000 are allowed"));
+  }
+  return {};
+}
+
+Result<void> check_bytes(std::size_t bytes) {
+  if (bytes <= kMaxUnaryBytes) return {};
+  return fail(
+      invalid("REQUEST_TOO_LARGE",
+              "the payloads of this request have " + std::to_string(bytes) + " bytes; at most 4194304 are allowed",
+              "send fewer messages at once, and payloads above 4 MiB with PublishPayload"));
+}
+
+void put(PublishSet::Outcome&& outcome, pubsub::v1::PublishResult* out) {
+  if (outcome.result) {
+    to_proto(*outcome.result, std::move(outcome.id), out->mutable_response());
+  } else {
+    to_proto(outcome.result.error(), out->mutable_error());
+  }
+}
+
+std::size_t published(const std::vector<PublishSet::Outcome>& outcomes) {
+  return static_cast<std::size_t>(std::ranges::count_if(outcomes, [](const auto& o) { return o.result.has_value(); }));
+}
+
+}  // namespace
+
+Task<grpc::Status> publish(UnaryCall* call, const Serving* serving, Family family, PublishRequest* request,
+                           PublishResponse* response) {
+  auto context = request_context(call->context(), call->stop(), serving->sessions);
+  if (!context) co_return to_status(context.error());
+  auto route = serving->router.resolve(context->bound, request->topic());
+  if (!route) co_return to_status(route.error());
+  if (auto serves = check_api(*route, family); !serves) co_return to_status(serves.error());
+  const std::size_t bytes = request->payload().size();
+  if (bytes > kMaxUnaryBytes) {
+    co_return to_status(
+        invalid("PAYLOAD_TOO_LARGE_FOR_UNARY",
+                "the payload has " + std::to_string(bytes) + " bytes; one message takes at most 4194304",
+                "send it with PublishPayload, in chunks"));
+  }
+  auto message = to_message(*request, route->topic, nullptr);
+  if (!message) co_return to_status(message.error());
+  message->payload = Payload(take_payload(*request, nullptr));
+  std::string id = message->id;
+  Batch<Message> batch;
+  batch.push_back(std::move(*message));
+  auto results =
+      co_await route->publisher->publish(context->context.in_namespace(route->namespace_name), std::move(batch));
+  if (!results.front()) co_return to_status(results.front().error());
+  to_proto(*results.front(), std::move(id), response);
+  response->set_topic(route->topic);
+  call->measured().published(1, bytes);
+  co_return grpc::Status::OK;
+}
+
+Task<grpc::Status> publish_batch(UnaryCall* call, const Serving* serving, Family family, PublishBatchRequest* request,
+                                 PublishBatchResponse* response) {
+  auto context = request_context(call->context(), call->stop(), serving->sessions);
+  if (!context) co_return to_status(context.error());
+  if (auto ok = check_count(static_cast<std::size_t>(request->messages_size()), "messages"); !ok)
+    co_return to_status(ok.error());
+  PublishSet set;
+  for (auto& message : *request->mutable_messages()) set.add(serving->router, *context, family, message, nullptr);
+  if (auto ok = check_bytes(set.bytes()); !ok) co_return to_status(ok.error());
+  auto outcomes = co_await set.publish(context->context);
+  call->measured().published(published(outcomes), set.bytes());
+  response->mutable_results()->Reserve(static_cast<int>(outcomes.size()));
+  for (auto& outcome : outcomes) put(std::move(outcome), response->add_results());
+  co_return grpc::Status::OK;
+}
+
+namespace {
+
+// Two stages: one reads frames and makes messages of them, the other publishes whatever has come since its last publish
+// in one call. One publish is under way at a time, which keeps the order of the stream through any chain, and makes the
+// batches as large as the log is slow.
+class StreamPublisher {
+ public:
+  StreamPublisher(PublishStreamCall* call, const Serving* serving, Family family)
+      : call_(call), serving_(serving), family_(family), loop_(serving->runtime.next_loop()) {}
+
+  Task<grpc::Status> run() {
+    auto context = request_context(call_->context(), call_->stop(), serving_->sessions);
+    if (!context) co_return to_status(context.error());
+    request_ = std::move(*context);
+    const std::stop_callback on_drain(serving_->calls.draining.get_token(), [this] { call_->release_read(loop_); });
+    std::vector<Task<bool>> stages;
+    stages.push_back(publish_stage());
+    stages.push_back(read_stage());
+    co_await when_all(std::move(stages));
+    if (final_) co_return to_status(*final_);
+    if (serving_->calls.draining.stop_requested()) co_return to_status(shutting_down());
+    co_return grpc::Status::OK;
+  }
+
+ private:
+  static constexpr std::size_t kWindowBytes = 4UL
+                                              << 20;  // read and not yet published, at most (one more frame is allowed)
+  static constexpr std::size_t kWindowMessages = 16'384;
+
+  Task<bool> read_stage() {
+    while (true) {
+      auto frame = co_await call_->read();
+      if (!frame) break;
+      if (auto taken = take(frame); !taken) {
+        final_ = std::move(taken).error();
+        break;
+      }
+      frame.reset();
+      arrived_.set();
+      while (full()) co_await room_.wait();
+    }
+    {
+      const std::lock_guard lock(mutex_);
+      ended_ = true;
+    }
+    arrived_.set();
+    co_return true;
+  }
+
+  Result<void> take(const std::shared_ptr<Frame<PublishStreamRequest>>& frame) {
+    PRISM_CHECK(check_count(static_cast<std::size_t>(frame->message->messages_size()), "messages in the frame"));
+    PublishSet set;
+    for (auto& message : *frame->message->mutable_messages())
+      set.add(serving_->router, request_, family_, message, frame);
+    PRISM_CHECK(check_bytes(set.bytes()));
+    const std::lock_guard lock(mutex_);
+    if (waiting_.size() == 0) {
+      waiting_ = std::move(set);
+    } else {
+      waiting_.append(std::move(set));
+    }
+    return {};
+  }
+
+  bool full() {
+    const std::lock_guard lock(mutex_);
+    return waiting_.bytes() >= kWindowBytes || waiting_.size() >= kWindowMessages;
+  }
+
+  Task<bool> publish_stage() {
+    // Answers are built in two messages in turn: one is being written while the other is made.
+    std::array<PublishStreamResponse, 2> responses;
+    std::size_t turn = 0;
+    bool writing = false;
+    std::uint64_t sequence = 0;
+    while (true) {
+      PublishSet set;
+      bool ended = false;
+      {
+        const std::lock_guard lock(mutex_);
+        std::swap(set, waiting_);
+        ended = ended_;
+      }
+      if (set.size() == 0) {
+        if (ended) break;
+        co_await arrived_.wait();
+        continue;
+      }
+      room_.set();
+      auto outcomes = co_await set.publish(request_.context);
+      call_->measured().published(published(outcomes), set.bytes());
+      PublishStreamResponse& response = responses[turn];
+      response.Clear();
+      response.set_first_sequence(sequence);
+      sequence += outcomes.size();
+      response.mutable_results()->Reserve(static_cast<int>(outcomes.size()));
+      for (auto& outcome : outcomes) put(std::move(outcome), response.add_results());
+      if (writing) co_await call_->finish_write();
+      call_->begin_write(response);
+      writing = true;
+      turn ^= 1;
+    }
+    if (writing) co_await call_->finish_write();
+    co_return true;
+  }
+
+  PublishStreamCall* call_;
+  const Serving* serving_;
+  Family family_;
+  EventLoop& loop_;
+  RequestContext request_;
+  std::optional<Error> final_;  // written by the read stage, read after it
+  Signal arrived_;              // something waits, or the input has ended
+  Signal room_;
+  std::mutex mutex_;
+  PublishSet waiting_;  // guarded by mutex_
+  bool ended_ = false;  // guarded by mutex_
+};
+
+}  // namespace
+
+Task<grpc::Status> publish_stream(PublishStreamCall* call, const Serving* serving, Family family) {
+  StreamPublisher publisher(call, serving, family);
+  co_return co_await publisher.run();
+}
+
+namespace {
+
+// What the handler and the source of one upload share. The handler goes on when publish has answered and the source is
+// gone.
+struct Upload {
+  PublishPayloadCall* call;
+  const Serving* serving;
+  EventLoop& loop;
+  std::optional<std::uint64_t> declared;
+  std::optional<Error> error;  // of the stream itself; written by the source
+  std::uint64_t size = 0;
+  Signal source_gone;
+};
+
+// Reads chunks, one frame ahead. The end is reported only after a trailer that agrees: whoever stores the payload sees
+// an error in its place, and stores nothing.
+class UploadSource final : public ByteSource {
+ public:
+  explicit UploadSource(Upload* upload) : upload_(upload) {}
+  ~UploadSource() override { upload_->source_gone.post(upload_->loop); }
+
+  Task<Result<Bytes>> next(Context /*context*/, std::size_t max) override {
+    while (left_.empty()) {
+      auto frame = co_await upload_->call->finish_read();
+      if (!frame) co_return broken(ended_early());
+      auto& message = *frame->message;
+      switch (message.frame_case()) {
+        case PublishPayloadRequest::kChunk: {
+          upload_->call->begin_read();
+          const std::string_view chunk = message.chunk();
+          upload_->size += chunk.size();
+          if (upload_->declared && upload_->size > *upload_->declared) {
+            co_return broken(
+                size_mismatch("more than the header's " + std::to_string(*upload_->declared) + " bytes have come"));
+          }
+          if (chunk.size() <= kInlineBytes) {
+            crc_ = crc32c(crc_, chunk);
+          } else {
+            crc_ = co_await offload(upload_->serving->runtime.cpu(), upload_->loop, Checksum{crc_, chunk});
+          }
+          left_ = Bytes(frame, chunk);
+          break;
+        }
+        case PublishPayloadRequest::kTrailer:
+          co_return co_await finish(message.trailer().size(), message.trailer().crc32c());
+        case PublishPayloadRequest::kHeader:
+          co_return broken(out_of_order("a second header came"));
+        case PublishPayloadRequest::FRAME_NOT_SET:
+          co_return broken(out_of_order("an empty frame came"));
+      }
+    }
+    Bytes out = left_.slice(0, max);
+    left_ = left_.slice(out.size());
+    co_return out;
+  }
+
+ private:
+  static constexpr std::size_t kInlineBytes = 1UL << 20;  // about 60 us of CRC
+  struct Checksum {
+    std::uint32_t crc;
+    std::string_view data;
+    std::uint32_t operator()() const { return crc32c(crc, data); }
+  };
+
+  Task<Result<Bytes>> finish(std::uint64_t size, std::uint32_t crc) {
+    if (size != upload_->size || (upload_->declared && *upload_->declared != size)) {
+      co_return broken(
+          size_mismatch(std::to_string(upload_->size) + " bytes have come, the trailer says " + std::to_string(size) +
+                        (upload_->declared ? ", the header " + std::to_string(*upload_->declared) : std::string())));
+    }
+    if (crc != crc_) {
+      co_return broken(invalid("PAYLOAD_CHECKSUM_MISMATCH",
+                               "the CRC-32C of what has come is not the trailer's; nothing was published",
+                               "send it again; check that the checksum is CRC-32C (Castagnoli)"));
+    }
+    if (auto after = co_await upload_->call->read()) co_return broken(out_of_order("a frame came after the trailer"));
+    if (upload_->call->cancelled()) co_return broken(ended_early());
+    co_return Bytes();
+  }
+
+  Error ended_early() const {
+    if (upload_->call->cancelled()) {
+      return {Code::cancelled,
+              "CANCELLED",
+              "the client went away before the payload was complete; nothing was published",
+              "",
+              Retry::safe,
+              {},
+              {}};
+    }
+    return invalid(
+        "PAYLOAD_STREAM_INCOMPLETE",
+        "the stream ended after " + std::to_string(upload_->size) + " bytes without a trailer; nothing was published",
+        "send a trailer with size and CRC-32C at the end");
+  }
+  static Error size_mismatch(std::string what) {
+    return invalid("PAYLOAD_SIZE_MISMATCH", std::move(what) + "; nothing was published");
+  }
+  static Error out_of_order(std::string what) {
+    return invalid("FRAME_OUT_OF_ORDER", std::move(what), "send one header, then chunks, then one trailer");
+  }
+  std::unexpected<Error> broken(Error error) const {
+    upload_->error = error;
+    return fail(std::move(error));
+  }
+
+  Upload* upload_;
+  Bytes left_;
+  std::uint32_t crc_ = 0;
+};
+
+}  // namespace
+
+Task<grpc::Status> publish_payload(PublishPayloadCall* call, const Serving* serving, Family family,
+                                   PublishResponse* response) {
+  auto context = request_context(call->context(), call->stop(), serving->sessions);
+  if (!context) co_return to_status(context.error());
+  auto first = co_await call->read();
+  if (!first) co_return to_status(invalid("PAYLOAD_STREAM_INCOMPLETE", "the stream ended without a header"));
+  if (!first->message->has_header()) {
+    co_return to_status(invalid("FRAME_OUT_OF_ORDER", "the first frame must be a header",
+                                "send one header, then chunks, then one trailer"));
+  }
+  auto& header = *first->message->mutable_header();
+  auto route = serving->router.resolve(context->bound, header.topic());
+  if (!route) co_return to_status(route.error());
+  if (auto serves = check_api(*route, family); !serves) co_return to_status(serves.error());
+  Upload upload{call, serving, serving->runtime.next_loop(), std::nullopt, std::nullopt, 0, {}};
+  if (header.has_size()) upload.declared = header.size();
+  auto message = to_message(header, route->topic);
+  if (!message) co_return to_status(message.error());
+  first.reset();
+  call->begin_read();
+  message->payload = Payload(std::make_unique<UploadSource>(&upload), upload.declared);
+  std::string id = message->id;
+  Batch<Message> batch;
+  batch.push_back(std::move(*message));
+  auto results =
+      co_await route->publisher->publish(context->context.in_namespace(route->namespace_name), std::move(batch));
+  auto result = std::move(results.front());
+  // A backend may still hold the payload after it has answered (a cancelled call): its reads end now.
+  if (!result) call->release_read(upload.loop);
+  co_await upload.source_gone.wait();
+  // What was wrong with the stream itself says more than what the chain makes of it.
+  if (!result) co_return to_status(upload.error ? *upload.error : result.error());
+  to_proto(*result, std::move(id), response);
+  response->set_topic(route->topic);
+  call->measured().published(1, upload.size);
+  co_return grpc::Status::OK;
+}
+
+}  // namespace prism::api

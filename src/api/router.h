@@ -1,0 +1,35 @@
+// Router: from the names in a request to the chain that serves it. The API sees namespaces through this interface only.
+#pragma once
+
+#include <memory>
+#include <string>
+#include <string_view>
+
+#include "base/types.h"
+#include "patterns/pattern.h"
+
+namespace prism::api {
+
+struct Route {
+  Publisher* publisher = nullptr;
+  Subscriber* subscriber = nullptr;
+  std::string topic;           // the physical one
+  std::string_view api;        // the namespace's own API, for people: "pubsub", "queue", ...; static storage
+  bool serves_pubsub = false;  // which services may be called
+  bool serves_queue = false;
+  std::string namespace_name;
+  std::shared_ptr<const void> keep;  // the pointers above are valid as long as it lives
+};
+
+// Thread-safe; called for every request, so it must be quick.
+class Router {
+ public:
+  virtual ~Router() = default;
+  // `bound`: the namespace the client is bound to, or empty. Then `name` is a topic in it (empty: the namespace's own);
+  // unbound, `name` is a namespace or a topic that exactly one namespace serves. NAMESPACE_NOT_FOUND, TOPIC_AMBIGUOUS.
+  virtual Result<Route> resolve(std::string_view bound, std::string_view name) const = 0;
+  // The API that a namespace serves. NAMESPACE_NOT_FOUND, with the nearest names.
+  virtual Result<std::string_view> api_of(std::string_view namespace_name) const = 0;
+};
+
+}  // namespace prism::api
