@@ -1,0 +1,80 @@
+# Everything that one does with Prism. `make` alone lists it.
+# Nothing has to be installed beforehand: each target begins with scripts/install-deps, which is quick when all is there.
+
+SHELL := /bin/bash
+.SHELLFLAGS := -euo pipefail -c
+.DEFAULT_GOAL := help
+.DELETE_ON_ERROR:
+MAKEFLAGS += --no-builtin-rules --no-print-directory
+
+JOBS ?= $(shell nproc)
+CLANG = $(shell scripts/install-deps --clang)
+CTEST_ARGS ?=
+
+# configure-and-build, by preset: $(call build,PRESET[,TARGETS])
+define build
+	scripts/install-deps
+	@mkdir -p build/$(1)
+	cmake --preset $(1) -DCMAKE_CXX_COMPILER=clang++-$(CLANG) > build/$(1)/configure.log || { cat build/$(1)/configure.log; exit 1; }
+	cmake --build build/$(1) -j $(JOBS) $(if $(2),--target $(2))
+endef
+
+.PHONY: help
+help: ## List the targets
+	@echo 'Prism: make TARGET [VARIABLE=value ...]'; echo
+	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## /\t/' | awk -F'\t' '{printf "  %-10s %s\n", $$1, $$2}'
+	@echo; echo 'Variables:'
+	@grep -hE '^#\? ' $(MAKEFILE_LIST) | sed 's/^#? /  /'
+
+#? FILES="a b"       run: files to publish; default: large ones found on this machine
+#? ONCE=1            run: end after the demonstration, with 0 only if everything matched
+#? FILE=x.yaml       run: the configuration; default examples/quickstart.yaml
+#? CTEST_ARGS="..."  test, asan, tsan: further arguments for ctest, such as "-R base" or "-L unit"
+#? ALL=1             check: clang-tidy over all files, not only those that differ from the main branch
+#? JOBS=n            how many processes build and test at a time; default: the number of cores
+
+.PHONY: deps
+deps: ## Install what the build needs (Debian 12 and newer, Ubuntu 24.04 and newer)
+	scripts/install-deps
+
+.PHONY: build
+build: ## Build the release program, build/release/prism
+	$(call build,release,prism)
+
+.PHONY: run
+run: build ## Build, start, publish large files and orders through outbox and claim check, show each layer; then serve
+	FILES='$(FILES)' ONCE='$(ONCE)' FILE='$(FILE)' scripts/run-demo
+
+.PHONY: test
+test: ## Build and run every test: unit, conformance, Python client, end to end, faults, README, documents
+	$(call build,dev)
+	ctest --preset dev -j $(JOBS) $(CTEST_ARGS)
+
+.PHONY: check
+check: ## Formatting, layers, forbidden words, clang-tidy on what changed (ALL=1: on everything)
+	scripts/install-deps
+	ALL='$(ALL)' scripts/check
+
+.PHONY: bench
+bench: ## Build the benchmarks in release and run them; prints ratios from one run
+	$(call build,release)
+	scripts/bench
+
+.PHONY: asan
+asan: ## All C++ tests under AddressSanitizer and UndefinedBehaviorSanitizer
+	$(call build,asan)
+	ctest --preset asan -j $(JOBS) -L unit $(CTEST_ARGS)
+
+.PHONY: tsan
+tsan: ## The core's tests, without gRPC, under ThreadSanitizer
+	$(call build,tsan)
+	ctest --preset tsan -j $(JOBS) -L unit $(CTEST_ARGS)
+
+.PHONY: format
+format: ## Format all C++ files in place
+	scripts/install-deps
+	git ls-files -co --exclude-standard '*.h' '*.cc' | xargs -r clang-format-$(CLANG) -i
+
+.PHONY: clean
+clean: ## Remove everything that was built, and the Python environment
+	rm -rf build .venv
