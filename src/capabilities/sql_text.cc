@@ -17,6 +17,11 @@ std::string SqlText::now() const {
   return dialect == SqlDialect::sqlite ? "prism_now()" : "(now() AT TIME ZONE 'utc')";
 }
 
+std::string SqlText::ago(std::string_view microseconds_expression) const {
+  if (dialect == SqlDialect::sqlite) return fmt::format("prism_ago({})", microseconds_expression);
+  return fmt::format("((now() - ({}) * interval '1 microsecond') AT TIME ZONE 'utc')", microseconds_expression);
+}
+
 std::string SqlText::lane(std::string_view key_expression, std::uint32_t lanes) const {
   const std::uint32_t n = lanes == 0 ? 1 : lanes;
   if (dialect == SqlDialect::sqlite) return fmt::format("prism_lane({}, {})", key_expression, n);

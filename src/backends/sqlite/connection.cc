@@ -4,6 +4,8 @@
 #include <cctype>
 #include <thread>
 
+#include "backends/sqlite/functions.h"
+
 namespace prism::sqlite {
 
 Query::Query(Query&& other) noexcept
@@ -89,6 +91,7 @@ Result<std::unique_ptr<Connection>> Connection::open(const std::string& path, Ki
     return fail(translate(c->db_, rc, "open " + path));
   }
   sqlite3_extended_result_codes(c->db_, 1);
+  if (const int rc = install_functions(c->db_); rc != SQLITE_OK) return fail(translate(c->db_, rc, "open " + path));
   sqlite3_busy_handler(c->db_, &Connection::on_busy, c.get());
   // Several processes may turn the same new file into WAL mode at once; SQLite answers BUSY at once then, without the
   // handler.
@@ -132,6 +135,8 @@ Result<sqlite3_stmt*> Connection::compile(std::string_view sql, unsigned flags) 
 Result<Query> Connection::prepare(std::string_view sql) {
   auto it = cache_.find(sql);
   if (it == cache_.end()) {
+    constexpr std::size_t kMostCached = 512;  // texts may come from users, in any number
+    if (cache_.size() >= kMostCached) return prepare_once(sql);
     PRISM_TRY(sqlite3_stmt* const statement, compile(sql, SQLITE_PREPARE_PERSISTENT));
     it = cache_.emplace(std::string(sql), Cached{statement, false}).first;
     loans_.emplace(statement, &it->second);

@@ -1,0 +1,163 @@
+#include "backends/sqlite/statements.h"
+
+#include <fmt/format.h>
+
+#include <charconv>
+#include <cmath>
+
+#include "backends/sqlite/functions.h"
+
+namespace prism::sqlite {
+namespace {
+
+std::unexpected<Error> bad_parameter(std::string what) {
+  return fail(Code::invalid_argument, "SQL_INVALID_PARAMETER", std::move(what));
+}
+
+// RFC 3629, and no zero byte: what PostgreSQL takes as text.
+bool is_text(std::string_view s) noexcept {
+  const auto* p = reinterpret_cast<const unsigned char*>(s.data());
+  const auto* const end = p + s.size();
+  while (p < end) {
+    const unsigned char c = *p;
+    if (c < 0x80) {
+      if (c == 0) return false;
+      ++p;
+      continue;
+    }
+    const int more = c >= 0xf0 ? 3 : c >= 0xe0 ? 2 : 1;
+    if (c < 0xc2 || c > 0xf4 || end - p <= more) return false;
+    for (int i = 1; i <= more; ++i) {
+      if ((p[i] & 0xc0) != 0x80) return false;
+    }
+    if ((c == 0xe0 && p[1] < 0xa0) || (c == 0xed && p[1] > 0x9f) || (c == 0xf0 && p[1] < 0x90) ||
+        (c == 0xf4 && p[1] > 0x8f)) {
+      return false;
+    }
+    p += more + 1;
+  }
+  return true;
+}
+
+Result<void> bind(Query& query, const std::vector<SqlValue>& values) {
+  const int count = sqlite3_bind_parameter_count(query.handle());
+  std::size_t highest = 0;
+  for (int i = 1; i <= count; ++i) {
+    const char* const name = sqlite3_bind_parameter_name(query.handle(), i);
+    const std::string_view shown = name == nullptr ? "?" : name;
+    if (shown.find("::") != std::string_view::npos) {
+      return fail(Code::invalid_argument, "SQL_NOT_PORTABLE", fmt::format("the cast {}", shown),
+                  "write CAST($1 AS type)");
+    }
+    std::size_t n = 0;
+    const auto [end, error] = std::from_chars(shown.data() + 1, shown.data() + shown.size(), n);
+    if (shown.front() != '$' || error != std::errc() || end != shown.data() + shown.size() || n == 0) {
+      return bad_parameter(fmt::format("the parameter {}: parameters are written $1, $2, ...", shown));
+    }
+    highest = std::max(highest, n);
+    if (n > values.size())
+      return bad_parameter(fmt::format("the parameter ${} has no value: {} are given", n, values.size()));
+    const SqlValue& value = values[n - 1];
+    if (std::holds_alternative<SqlNull>(value)) {
+      query.bind_null(i);
+    } else if (const auto* b = std::get_if<bool>(&value)) {
+      query.bind(i, static_cast<std::int64_t>(*b));
+    } else if (const auto* integer = std::get_if<std::int64_t>(&value)) {
+      query.bind(i, *integer);
+    } else if (const auto* real = std::get_if<double>(&value)) {
+      if (std::isnan(*real))
+        return bad_parameter(fmt::format("the value of ${} is no number", n));  // it would become NULL
+      query.bind(i, *real);
+    } else if (const auto* text = std::get_if<std::string>(&value)) {
+      if (!is_text(*text))
+        return bad_parameter(fmt::format("the value of ${} is no UTF-8 text, or has a zero byte in it", n));
+      query.bind_text_view(i, *text);
+    } else {
+      query.bind_blob_view(i, std::get<Bytes>(value).view());
+    }
+  }
+  if (highest != values.size()) {
+    return bad_parameter(fmt::format("{} values are given for {} parameters", values.size(), highest));
+  }
+  return {};
+}
+
+SqlValue value_of(const Query& query, int column) {
+  switch (sqlite3_column_type(query.handle(), column)) {
+    case SQLITE_INTEGER:
+      return query.integer(column);
+    case SQLITE_FLOAT:
+      return query.real(column);
+    case SQLITE_TEXT:
+      return std::string(query.text(column));
+    case SQLITE_BLOB:
+      return Bytes::copy(query.blob(column));
+    default:
+      return SqlNull();
+  }
+}
+
+}  // namespace
+
+Result<SqlRows> run_statement(Connection& connection, const Statement& statement, std::size_t max_rows, bool read_only,
+                              TableNames* changed) {
+  const ForeignStatement rules(changed);
+  // Prism's own statements are in the cache too and were prepared without the rules: no text of another's must meet
+  // them there.
+  auto query = connection.prepare(statement.text + "\n");
+  if (!query) return fail(rules.explain(std::move(query).error()));
+  const bool reads = sqlite3_stmt_readonly(query->handle()) != 0;
+  if (read_only && !reads) {
+    return fail(Code::failed_precondition, "SQL_READ_ONLY", "a statement that writes, where only reading is possible");
+  }
+  PRISM_CHECK(bind(*query, statement.bind));
+  SqlRows rows;
+  const int columns = sqlite3_column_count(query->handle());
+  rows.columns.reserve(static_cast<std::size_t>(columns));
+  for (int i = 0; i < columns; ++i) rows.columns.emplace_back(sqlite3_column_name(query->handle(), i));
+  while (!reads || rows.rows.size() < max_rows) {
+    auto row = query->step();
+    if (!row) return fail(rules.explain(std::move(row).error()));
+    if (!*row) break;
+    auto& out = rows.rows.emplace_back();
+    out.reserve(static_cast<std::size_t>(columns));
+    for (int i = 0; i < columns; ++i) out.push_back(value_of(*query, i));
+  }
+  if (!reads) rows.affected = static_cast<std::uint64_t>(connection.changes());
+  return rows;
+}
+
+bool surely_reads(std::string_view sql) noexcept {
+  sql.remove_prefix(std::min(sql.find_first_not_of(" \t\r\n"), sql.size()));
+  const auto begins = [&](std::string_view word) {
+    return sql.size() > word.size() && sqlite3_strnicmp(sql.data(), word.data(), static_cast<int>(word.size())) == 0;
+  };
+  return begins("select") || begins("values");
+}
+
+std::size_t memory_of(const Statement& statement) noexcept {
+  std::size_t n = sizeof(Statement) + statement.text.size() + statement.bind.size() * sizeof(SqlValue);
+  for (const auto& value : statement.bind) {
+    if (const auto* text = std::get_if<std::string>(&value)) n += text->size();
+    if (const auto* bytes = std::get_if<Bytes>(&value)) n += bytes->size();
+  }
+  return n;
+}
+
+Result<std::uint64_t> take_numbers(Connection& connection, std::uint64_t n) {
+  PRISM_TRY(Query query, connection.prepare("UPDATE prism_numbers SET value = value + ?1 RETURNING value"));
+  query.bind(1, static_cast<std::int64_t>(n));
+  PRISM_TRY(const bool row, query.step());
+  if (!row)
+    return fail(Code::data_loss, "DATABASE_CORRUPT", "the file has lost its counter", "restore it from a backup");
+  const auto last = static_cast<std::uint64_t>(query.integer(0));
+  PRISM_CHECK(query.run());
+  return last;
+}
+
+Result<std::uint64_t> last_number(Connection& connection) {
+  PRISM_TRY(const std::int64_t value, connection.integer("SELECT value FROM prism_numbers"));
+  return static_cast<std::uint64_t>(value);
+}
+
+}  // namespace prism::sqlite
