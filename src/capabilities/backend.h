@@ -34,7 +34,7 @@ class Backend {
   virtual Task<void> close(Context context) = 0;
 };
 
-// How a backend type is known in files.
+// How a backend type is known in files. An engine that has no connector yet is listed by its twin's folder.
 struct BackendType {
   std::string_view name;                        // "kafka"
   std::vector<std::string_view> aliases;        // "nats-jetstream" for nats
