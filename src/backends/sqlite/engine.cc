@@ -273,6 +273,7 @@ void Engine::work() {
 
 Result<void> Engine::begin_transaction() {
   PRISM_CHECK(writer_->run("BEGIN IMMEDIATE"));
+  ++transaction_;
   look_for_foreign_commits();
   return {};
 }

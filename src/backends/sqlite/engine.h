@@ -172,6 +172,11 @@ class Engine {
   // changed.
   std::uint64_t foreign_generation() const noexcept { return foreign_generation_.load(std::memory_order_acquire); }
 
+  // The number of the open transaction, counted from 1 (a group that is replayed has another). Writing thread only: what an
+  // operation has prepared in memory is void when this has changed without its commit.
+  std::uint64_t transaction() const noexcept { return transaction_; }
+
+  // While one lives, commits of other processes are looked for.
   class Watch {
    public:
     explicit Watch(Engine& engine);
@@ -240,6 +245,7 @@ class Engine {
   Group group_;  // what is being run; finished ones are null
   std::unique_ptr<Connection> writer_;
   std::int64_t data_version_ = 0;
+  std::uint64_t transaction_ = 0;
   int wal_pages_ = 0;           // after the last commit
   int checkpointed_pages_ = 0;  // of them, those seen by the last checkpoint
   int page_size_ = 4096;
