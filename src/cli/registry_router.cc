@@ -9,6 +9,8 @@ Result<api::Route> RegistryRouter::resolve(std::string_view bound, std::string_v
   route.subscriber = &target.ns->subscriber();
   route.topic = std::move(target.topic);
   route.api = to_string(target.ns->api());
+  route.serves_pubsub = target.ns->spec().serves(ClientApi::pubsub);
+  route.serves_queue = target.ns->spec().serves(ClientApi::queue);
   route.namespace_name = target.ns->name();
   route.keep = std::move(target.ns);
   return route;
