@@ -227,7 +227,8 @@ class ObjectStoreView:
         """How many objects there are, in one bucket or in all.
 
         Clean-up runs in the background: the count is taken when the server has answered every acknowledgement of the test's clients and
-        its clean-up jobs have then made a whole pass, or after `timeout` seconds as it is.
+        its background jobs have nothing left to do. Where something published has not been acknowledged by every group, they have:
+        the count is then taken after `timeout` seconds, as it is.
         """
         server = self._server()
         assert server is not None
