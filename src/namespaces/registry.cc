@@ -80,6 +80,7 @@ struct Registry::Backends {
     std::string backend, bucket, prefix, owner;
   };
   std::vector<Reservation> reservations;  // assembly only
+  std::map<std::pair<std::string, std::string>, std::string> tables;  // backend and table -> owner; assembly only
 
   Backend* find(std::string_view name) const {
     const std::shared_lock lock(mutex);
@@ -181,6 +182,14 @@ class NamespaceAssembly final : public Assembly {
     }
     backends_.reservations.push_back({backend, bucket, prefix, spec_.name});
     return {};
+  }
+  Result<void> reserve_table(const std::string& backend, const std::string& table) override {
+    const auto [it, added] = backends_.tables.try_emplace({backend, table}, spec_.name);
+    if (added) return {};
+    return fail(Code::invalid_argument, "TABLE_SHARED",
+                "namespaces \"" + it->second + "\" and \"" + spec_.name + "\" both use table \"" + table + "\" of " + backend +
+                    ": each would publish the other's rows",
+                "give each its own with `table:`");
   }
   const std::vector<std::string>& consumer_groups() const override { return spec_.consumer_groups; }
   void add(std::shared_ptr<Job> job) override { pending_jobs_.push_back(std::move(job)); }

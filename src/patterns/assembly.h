@@ -62,6 +62,8 @@ class Assembly {
   // Reserves the objects below a prefix for this namespace, since clean-up deletes what it finds there and nothing refers to.
   // OBJECT_PREFIX_SHARED: another namespace has it, or one above or below it.
   virtual Result<void> reserve_objects(const std::string& backend, const std::string& bucket, const std::string& prefix) = 0;
+  // Reserves a table for this namespace, since its jobs deal with every row. TABLE_SHARED: another namespace has it.
+  virtual Result<void> reserve_table(const std::string& backend, const std::string& table) = 0;
   // Declared consumer groups (pub_sub.consumer_groups); empty: none declared.
   virtual const std::vector<std::string>& consumer_groups() const = 0;
   virtual void add(std::shared_ptr<Job> job) = 0;

@@ -122,6 +122,7 @@ class Outbox final : public Pattern {
   }
 
   Task<Result<Ports>> wrap(Context context, Ports below, Assembly& assembly) override {
+    PRISM_CO_CHECK(assembly.reserve_table(options_.database, options_.table));
     PRISM_CO_TRY(auto database, co_await assembly.sql_database(context, options_.database));
     database_ = database;
     const TableSpec spec = table_spec(options_.table);
