@@ -58,7 +58,7 @@ check: ## Formatting, layers, forbidden words, clang-tidy on what changed (ALL=1
 .PHONY: bench
 bench: ## Build the benchmarks in release and run them; prints ratios from one run
 	$(call build,release)
-	scripts/bench
+	bench/run
 
 .PHONY: asan
 asan: ## All C++ tests under AddressSanitizer and UndefinedBehaviorSanitizer
