@@ -186,12 +186,13 @@ TEST_F(SqliteSql, StatementsReadAndWriteRowsAndNothingElse) {
                           "UPDATE prism_numbers SET value = 1",
                           "INSERT INTO PRISM_LEASE VALUES ('x', 'y', 1, 1, 1)",
                           "SELECT * FROM prism_kv",
+                          "SELECT value FROM prism_numbers",  // as the store itself writes it
                           "SELECT (SELECT value FROM prism_meta)",
                           "INSERT INTO t (b) SELECT value FROM prism_meta",
                           "WITH x AS (SELECT * FROM prism_numbers) SELECT * FROM x",
                           "SELECT load_extension('x')",
                           "SELECT * FROM pragma_table_info('t')",
-                          "UPDATE prism_numbers SET value = value + ?1 RETURNING value"}) {
+                          "UPDATE prism_numbers SET value = value + 1 RETURNING value"}) {
     EXPECT_EQ(reason(sql), "SQL_FORBIDDEN") << sql;
   }
   EXPECT_EQ(reason("VACUUM"), "SQL_ERROR");  // it cannot run where statements do
@@ -224,7 +225,18 @@ TEST_F(SqliteSql, TypesAreKept) {
   for (const char* sql : {"SELECT ?", "SELECT ?1", "SELECT :a", "SELECT @a", "SELECT $a", "SELECT $0"}) {
     EXPECT_EQ(reason(sql, {std::int64_t{1}}), "SQL_INVALID_PARAMETER") << sql;
   }
-  EXPECT_EQ(reason("SELECT $1::text", {std::int64_t{1}}), "SQL_NOT_PORTABLE");
+  for (const char* sql : {"SELECT $1::text", "SELECT b::text, $1 FROM t"})
+    EXPECT_EQ(reason(sql, {std::int64_t{1}}), "SQL_NOT_PORTABLE");
+  EXPECT_EQ(reason("SELECT $99999999999999999999", {std::int64_t{1}}), "SQL_INVALID_PARAMETER");
+  // Only parameters are parameters.
+  const auto words =
+      run("SELECT '$2 ''?' AS a$3, $1 AS \"$4\", 1 /* $5 :a */ AS [$6] -- @x $7\n, `b` FROM t", {std::string("v")});
+  ASSERT_TRUE(words) << words.error().describe();
+  EXPECT_EQ(words->columns, (std::vector<std::string>{"a$3", "$4", "$6", "b"}));
+  EXPECT_EQ(words->rows.at(0).at(0), SqlValue(std::string("$2 '?")));
+  EXPECT_EQ(words->rows.at(0).at(1), SqlValue(std::string("v")));
+  EXPECT_EQ(reason("SELECT 'open $1", {std::int64_t{1}}), "SQL_INVALID_PARAMETER");
+  EXPECT_EQ(reason("SELECT 'open"), "SQL_ERROR");
 }
 
 // proves: R-31

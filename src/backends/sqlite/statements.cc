@@ -39,25 +39,89 @@ bool is_text(std::string_view s) noexcept {
   return true;
 }
 
-Result<void> bind(Query& query, const std::vector<SqlValue>& values) {
-  const int count = sqlite3_bind_parameter_count(query.handle());
+bool word_part(char c) noexcept {
+  return (c >= 'a' && c <= 'z') || (c >= 'A' && c <= 'Z') || (c >= '0' && c <= '9') || c == '_' || c == '$' ||
+         (static_cast<unsigned char>(c) & 0x80) != 0;
+}
+
+// The text with ?n for $n: SQLite takes $n for a name, which it looks for among all names at each use.
+struct Numbered {
+  std::string text;
   std::size_t highest = 0;
-  for (int i = 1; i <= count; ++i) {
-    const char* const name = sqlite3_bind_parameter_name(query.handle(), i);
-    const std::string_view shown = name == nullptr ? "?" : name;
-    if (shown.find("::") != std::string_view::npos) {
-      return fail(Code::invalid_argument, "SQL_NOT_PORTABLE", fmt::format("the cast {}", shown),
-                  "write CAST($1 AS type)");
+};
+Result<Numbered> number_parameters(std::string_view sql) {
+  Numbered out;
+  out.text.reserve(sql.size() + 1);
+  std::size_t i = 0;
+  const auto copy_to = [&](std::size_t end) {
+    end = std::min(end, sql.size());
+    out.text.append(sql, i, end - i);
+    i = end;
+  };
+  const auto behind = [&](std::string_view what, std::size_t from) {
+    const auto at = sql.find(what, from);
+    return at == std::string_view::npos ? sql.size() : at + what.size();
+  };
+  while (i < sql.size()) {
+    const char c = sql[i];
+    const char next = i + 1 < sql.size() ? sql[i + 1] : '\0';
+    switch (c) {
+      case '\'':
+      case '"':
+      case '`':
+        copy_to(behind(std::string_view(&c, 1), i + 1));
+        continue;  // a doubled quote begins another one
+      case '[':
+        copy_to(behind("]", i + 1));
+        continue;
+      case '-':
+        copy_to(next == '-' ? behind("\n", i) : i + 1);
+        continue;
+      case '/':
+        copy_to(next == '*' ? behind("*/", i + 2) : i + 1);
+        continue;
+      case '$': {
+        std::size_t end = i + 1;
+        while (end < sql.size() && word_part(sql[end])) ++end;
+        std::size_t n = 0;
+        const auto [read, error] = std::from_chars(sql.data() + i + 1, sql.data() + end, n);
+        if (error != std::errc() || read != sql.data() + end || n == 0) break;
+        out.highest = std::max(out.highest, n);
+        out.text += '?';
+        ++i;
+        copy_to(end);
+        continue;
+      }
+      case ':':
+        if (next == ':')
+          return fail(Code::invalid_argument, "SQL_NOT_PORTABLE", "a cast of the form x::type",
+                      "write CAST(x AS type)");
+        break;
+      case '?':
+      case '@':
+      case '#':
+        break;
+      default: {
+        std::size_t end = i + 1;
+        if (word_part(c)) {
+          while (end < sql.size() && word_part(sql[end])) ++end;
+        }
+        copy_to(end);
+        continue;
+      }
     }
-    std::size_t n = 0;
-    const auto [end, error] = std::from_chars(shown.data() + 1, shown.data() + shown.size(), n);
-    if (shown.front() != '$' || error != std::errc() || end != shown.data() + shown.size() || n == 0) {
-      return bad_parameter(fmt::format("the parameter {}: parameters are written $1, $2, ...", shown));
-    }
-    highest = std::max(highest, n);
-    if (n > values.size())
-      return bad_parameter(fmt::format("the parameter ${} has no value: {} are given", n, values.size()));
+    return bad_parameter(fmt::format("{}: parameters are written $1, $2, ...", sql.substr(i, 20)));
+  }
+  // Prism's own statements are in the cache too and were prepared without the rules: no text of another's must meet
+  // them.
+  out.text += '\n';
+  return out;
+}
+
+Result<void> bind(Query& query, const std::vector<SqlValue>& values) {
+  for (std::size_t n = 1; n <= values.size(); ++n) {
     const SqlValue& value = values[n - 1];
+    const int i = static_cast<int>(n);
     if (std::holds_alternative<SqlNull>(value)) {
       query.bind_null(i);
     } else if (const auto* b = std::get_if<bool>(&value)) {
@@ -75,9 +139,6 @@ Result<void> bind(Query& query, const std::vector<SqlValue>& values) {
     } else {
       query.bind_blob_view(i, std::get<Bytes>(value).view());
     }
-  }
-  if (highest != values.size()) {
-    return bad_parameter(fmt::format("{} values are given for {} parameters", values.size(), highest));
   }
   return {};
 }
@@ -101,10 +162,12 @@ SqlValue value_of(const Query& query, int column) {
 
 Result<SqlRows> run_statement(Connection& connection, const Statement& statement, std::size_t max_rows, bool read_only,
                               TableNames* changed) {
+  PRISM_TRY(const Numbered numbered, number_parameters(statement.text));
+  if (numbered.highest != statement.bind.size()) {
+    return bad_parameter(fmt::format("{} values are given for {} parameters", statement.bind.size(), numbered.highest));
+  }
   const ForeignStatement rules(changed);
-  // Prism's own statements are in the cache too and were prepared without the rules: no text of another's must meet
-  // them there.
-  auto query = connection.prepare(statement.text + "\n");
+  auto query = connection.prepare(numbered.text);
   if (!query) return fail(rules.explain(std::move(query).error()));
   const bool reads = sqlite3_stmt_readonly(query->handle()) != 0;
   if (read_only && !reads) {
