@@ -215,10 +215,14 @@ class Reader final : public LogReader {
 
   Result<Batch<std::pair<Record, Position>>> fetch(Connection& connection, std::size_t max_bytes) {
     const std::uint64_t foreign = engine_.foreign_generation();
+    // Before the snapshot is taken, by the first query: what is committed up to here, the snapshot holds.
+    std::vector<std::uint64_t> ends;
+    for (const auto& [partition, offset] : next_)
+      ends.push_back(topic_->ends[partition].load(std::memory_order_acquire));
     if (foreign_seen_ != foreign) {
-      for (const auto& [partition, offset] : next_) {
-        PRISM_TRY(const std::uint64_t end, end_offset(connection, *topic_, partition));
-        topic_->note_end(partition, end);
+      for (std::size_t n = 0; n < next_.size(); ++n) {
+        PRISM_TRY(ends[n], end_offset(connection, *topic_, next_[n].first));
+        topic_->note_end(next_[n].first, ends[n]);
       }
       foreign_seen_ = foreign;
     }
@@ -230,10 +234,9 @@ class Reader final : public LogReader {
     for (std::size_t i = 0; i < next_.size() && count != 0 && bytes != 0; ++i) {
       const std::size_t n = (first + i) % next_.size();
       const auto [partition, from] = next_[n];
-      const std::uint64_t end = topic_->ends[partition].load(std::memory_order_acquire);
-      if (from >= end) continue;
-      PRISM_TRY(const bool all, raw.read(connection, *topic_, partition, from, end, count, bytes));
-      if (all) read_to.emplace_back(n, end);
+      if (from >= ends[n]) continue;
+      PRISM_TRY(const bool all, raw.read(connection, *topic_, partition, from, ends[n], count, bytes));
+      if (all) read_to.emplace_back(n, ends[n]);
     }
     PRISM_TRY(auto items, std::move(raw).decode());
     Batch<std::pair<Record, Position>> out;

@@ -219,6 +219,11 @@ TEST_F(EventLogTest, AttemptsOutliveTheConsumer) {
 
 // proves: L-24
 TEST_F(EventLogTest, NothingAcknowledgedIsLostWhenTheProcessIsKilled) {
+#if defined(__has_feature)
+#if __has_feature(thread_sanitizer)
+  GTEST_SKIP() << "the thread sanitizer does not follow a fork";
+#endif
+#endif
   // In a child: two producers and a consumer write down what was acknowledged, until the parent kills it.
   struct Line {
     char what;  // 'p': published, 'c': consumed

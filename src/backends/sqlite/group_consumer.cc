@@ -685,15 +685,20 @@ Consumer::Plan Consumer::plan(std::size_t max, std::size_t max_bytes, Clock::tim
 }
 
 Result<Consumer::Pass> Consumer::run(Connection& connection, Plan& plan) {
+  // Before the snapshot is taken, by the first query: what is committed up to here, the snapshot holds; a record that
+  // it does not hold must never be taken for one that does not exist any more.
+  std::vector<std::uint64_t> ends;
+  for (const Plan::Part& part : plan.parts)
+    ends.push_back(topic_->ends[part.partition].load(std::memory_order_acquire));
   std::int64_t generation = 0;
   if (plan.check_ends) {
     PRISM_TRY(Query select, connection.prepare("SELECT generation FROM prism_groups WHERE id = ?1"));
     select.bind(1, group_);
     PRISM_CHECK(select.step());
     generation = select.integer(0);
-    for (const Plan::Part& part : plan.parts) {
-      PRISM_TRY(const std::uint64_t end, end_offset(connection, *topic_, part.partition));
-      topic_->note_end(part.partition, end);
+    for (std::size_t i = 0; i < plan.parts.size(); ++i) {
+      PRISM_TRY(ends[i], end_offset(connection, *topic_, plan.parts[i].partition));
+      topic_->note_end(plan.parts[i].partition, ends[i]);
     }
   }
   struct Fetched {
@@ -713,11 +718,10 @@ Result<Consumer::Pass> Consumer::run(Connection& connection, Plan& plan) {
   for (std::size_t i = 0; i < plan.parts.size(); ++i) {
     const Plan::Part& part = plan.parts[i];
     fetched[i].begin = fetched[i].end = raw.size();
-    const std::uint64_t end = topic_->ends[part.partition].load(std::memory_order_acquire);
-    if (!part.fetch || count == 0 || bytes == 0 || part.from >= end) continue;
-    PRISM_TRY(const bool all, raw.read(connection, *topic_, part.partition, part.from, end, count, bytes));
+    if (!part.fetch || count == 0 || bytes == 0 || part.from >= ends[i]) continue;
+    PRISM_TRY(const bool all, raw.read(connection, *topic_, part.partition, part.from, ends[i], count, bytes));
     fetched[i].end = raw.size();
-    if (all) fetched[i].read_to = end;
+    if (all) fetched[i].read_to = ends[i];
   }
   PRISM_TRY(auto items, std::move(raw).decode());
 

@@ -439,6 +439,41 @@ TEST_P(EventLogSuite, ReadersWaitForWhatComes) {
   EXPECT_EQ(bodies(read(*from, 1)), (std::vector<std::string>{"2"}));
 }
 
+// Reading keeps up with appending, at every moment: no record is passed by because it was committed between two steps
+// of a read.
+TEST_P(EventLogSuite, NothingIsPassedByWhileItIsAppended) {
+  make_topic();
+  constexpr int kThreads = 3;
+  constexpr int kBatches = 150;
+  constexpr std::size_t kAll = kThreads * kBatches * 4;
+  std::vector<std::jthread> threads;
+  for (int t = 0; t < kThreads; ++t) {
+    threads.emplace_back([&, t] {
+      for (int b = 0; b < kBatches; ++b) {
+        Batch<Record> batch;
+        for (int i = 0; i < 4; ++i) batch.push_back(record("k" + std::to_string(b % 16), std::to_string(t)));
+        append(t == 0 ? other() : log(), std::move(batch));
+      }
+    });
+  }
+  threads.emplace_back([&] {
+    auto from = reader();
+    std::set<std::pair<std::uint32_t, std::uint64_t>> distinct;
+    for (const auto& [r, at] : read(*from, kAll, 2000))
+      distinct.emplace(at.parts().at(0).partition, at.parts().at(0).offset);
+    EXPECT_EQ(distinct.size(), kAll);
+  });
+  auto c = join(log(), group());
+  std::set<std::pair<std::uint32_t, std::uint64_t>> distinct;
+  while (distinct.size() < kAll) {
+    auto got = run_blocking(c->receive(soon(), 20, 1UL << 20));
+    ASSERT_TRUE(got && !got->empty()) << distinct.size();
+    for (const auto& d : *got) distinct.emplace(d.at.parts().at(0).partition, d.at.parts().at(0).offset);
+    must_ack(*c, *got);
+  }
+  close(*c);
+}
+
 TEST_P(EventLogSuite, AWaitingReaderCanBeStopped) {
   make_topic();
   auto from = reader();
