@@ -173,6 +173,7 @@ class OneChain final : public api::Router {
     route.topic = std::string(name);
     route.api = "pubsub";
     route.serves_pubsub = true;
+    route.keeps_call_order = true;
     route.namespace_name = "bench";
     return route;
   }

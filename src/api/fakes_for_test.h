@@ -211,6 +211,7 @@ class FakeRouter final : public Router {
     route.api = api;
     route.serves_pubsub = api == "pubsub";
     route.serves_queue = api == "queue" || api == "pubsub";
+    route.keeps_call_order = log_.on_loop;
     route.namespace_name = ns;
     return route;
   }

@@ -275,9 +275,11 @@ template void to_event(const Received&, const std::string&, queue::v1::Message*)
 
 PublishSet::Group& PublishSet::group_of(Route route) {
   for (auto& group : groups_) {
-    if (group.route.publisher == route.publisher) return group;
+    if (group.route.publisher != route.publisher) continue;
+    group.one_topic = group.one_topic && group.route.topic == route.topic;
+    return group;
   }
-  return groups_.emplace_back(Group{std::move(route), {}, {}});
+  return groups_.emplace_back(Group{std::move(route), true, {}, {}});
 }
 
 void PublishSet::add(const Router& router, const RequestContext& request, Family called,
@@ -323,11 +325,17 @@ void PublishSet::append(PublishSet&& later) {
                   std::make_move_iterator(later.entries_.end()));
   for (auto& from : later.groups_) {
     Group& into = group_of(std::move(from.route));
+    into.one_topic = into.one_topic && from.one_topic;
     into.messages.insert(into.messages.end(), std::make_move_iterator(from.messages.begin()),
                          std::make_move_iterator(from.messages.end()));
     for (const auto entry : from.entries) into.entries.push_back(offset + entry);
   }
   bytes_ += later.bytes_;
+}
+
+std::string PublishSet::ordered_topic() const {
+  if (groups_.size() != 1 || !groups_.front().one_topic || !groups_.front().route.keeps_call_order) return {};
+  return groups_.front().route.topic;
 }
 
 Task<std::vector<PublishSet::Outcome>> PublishSet::publish(Context context) {

@@ -64,6 +64,8 @@ class PublishSet {
   void append(PublishSet&& later);
   std::size_t size() const noexcept { return entries_.size(); }
   std::size_t bytes() const noexcept { return bytes_; }  // of payloads
+  // The topic of all messages, if a publish of them may overlap another one to the same topic (see Route); else empty.
+  std::string ordered_topic() const;
 
   struct Outcome {
     std::string id;
@@ -75,6 +77,7 @@ class PublishSet {
  private:
   struct Group {
     Route route;
+    bool one_topic = true;
     Batch<Message> messages;
     std::vector<std::uint32_t> entries;
   };

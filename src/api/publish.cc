@@ -1,5 +1,6 @@
 #include <algorithm>
 #include <array>
+#include <map>
 #include <mutex>
 #include <optional>
 #include <utility>
@@ -101,9 +102,10 @@ Task<grpc::Status> publish_batch(UnaryCall* call, const Serving* serving, Family
 
 namespace {
 
-// Two stages: one reads frames and makes messages of them, the other publishes whatever has come since its last publish
-// in one call. One publish is under way at a time, which keeps the order of the stream through any chain, and makes the
-// batches as large as the log is slow.
+// Three stages: the reader makes messages of frames, the publisher hands on whatever has come since it last did in one
+// call, the writer answers in order. Batches so become as large as the log is slow. Where the chain keeps the order of
+// overlapping calls a second publish is under way while the first is being synced; elsewhere (a claim check may upload
+// one batch's payloads while the next has none) one at a time keeps the order of the stream.
 class StreamPublisher {
  public:
   StreamPublisher(PublishStreamCall* call, const Serving* serving, Family family)
@@ -115,6 +117,7 @@ class StreamPublisher {
     request_ = std::move(*context);
     const std::stop_callback on_drain(serving_->calls.draining.get_token(), [this] { call_->release_read(loop_); });
     std::vector<Task<bool>> stages;
+    stages.push_back(write_stage());
     stages.push_back(publish_stage());
     stages.push_back(read_stage());
     co_await when_all(std::move(stages));
@@ -124,9 +127,10 @@ class StreamPublisher {
   }
 
  private:
-  static constexpr std::size_t kWindowBytes = 4UL
-                                              << 20;  // read and not yet published, at most (one more frame is allowed)
-  static constexpr std::size_t kWindowMessages = 16'384;
+  static constexpr std::size_t kWindowBytes = 2UL
+                                              << 20;  // read and not yet handed on, at most (one more frame is allowed)
+  static constexpr std::size_t kWindowMessages = 8'192;
+  static constexpr std::size_t kUnanswered = 4;  // publishes whose results are not yet written
 
   Task<bool> read_stage() {
     while (true) {
@@ -137,14 +141,14 @@ class StreamPublisher {
         break;
       }
       frame.reset();
-      arrived_.set();
+      publish_more_.set();
       while (full()) co_await room_.wait();
     }
     {
       const std::lock_guard lock(mutex_);
-      ended_ = true;
+      input_ended_ = true;
     }
-    arrived_.set();
+    publish_more_.set();
     co_return true;
   }
 
@@ -169,27 +173,83 @@ class StreamPublisher {
   }
 
   Task<bool> publish_stage() {
-    // Answers are built in two messages in turn: one is being written while the other is made.
-    std::array<PublishStreamResponse, 2> responses;
-    std::size_t turn = 0;
-    bool writing = false;
-    std::uint64_t sequence = 0;
+    Scope publishes;
+    std::uint64_t number = 0;
     while (true) {
       PublishSet set;
       bool ended = false;
       {
         const std::lock_guard lock(mutex_);
-        std::swap(set, waiting_);
-        ended = ended_;
+        if (may_publish()) {
+          std::swap(set, waiting_);
+          publishing_topic_ = set.ordered_topic();
+          ++publishing_;
+        }
+        ended = input_ended_ && waiting_.size() == 0;
       }
-      if (set.size() == 0) {
+      if (set.size() > 0) {
+        room_.set();
+        publishes.spawn(publish_one(std::move(set), number++));  // goes on here as soon as the chain has taken it
+      } else if (ended) {
+        break;
+      } else {
+        co_await publish_more_.wait();
+      }
+    }
+    co_await publishes.join();
+    {
+      const std::lock_guard lock(mutex_);
+      published_all_ = true;
+    }
+    answer_more_.set();
+    co_return true;
+  }
+
+  bool may_publish() const {  // with mutex_
+    if (waiting_.size() == 0 || publishing_ + done_.size() >= kUnanswered) return false;
+    if (publishing_ == 0) return true;
+    if (publishing_ > 1 || settled_topic_.empty()) return false;
+    return publishing_topic_ == settled_topic_ && waiting_.ordered_topic() == settled_topic_;
+  }
+
+  Task<void> publish_one(PublishSet set, std::uint64_t number) {
+    std::string topic = set.ordered_topic();
+    auto outcomes = co_await set.publish(request_.context);
+    call_->measured().published(published(outcomes), set.bytes());
+    {
+      const std::lock_guard lock(mutex_);
+      --publishing_;
+      settled_topic_ = std::move(topic);
+      done_.emplace(number, std::move(outcomes));
+    }
+    publish_more_.set();
+    answer_more_.set();
+  }
+
+  Task<bool> write_stage() {
+    // Answers are built in two messages in turn: one is being written while the other is made.
+    std::array<PublishStreamResponse, 2> responses;
+    std::size_t turn = 0;
+    bool writing = false;
+    std::uint64_t number = 0;
+    std::uint64_t sequence = 0;
+    while (true) {
+      std::vector<PublishSet::Outcome> outcomes;
+      bool ended = false;
+      {
+        const std::lock_guard lock(mutex_);
+        if (auto next = done_.extract(number)) {
+          outcomes = std::move(next.mapped());
+          ++number;
+        }
+        ended = published_all_ && done_.empty();
+      }
+      if (outcomes.empty()) {
         if (ended) break;
-        co_await arrived_.wait();
+        co_await answer_more_.wait();
         continue;
       }
-      room_.set();
-      auto outcomes = co_await set.publish(request_.context);
-      call_->measured().published(published(outcomes), set.bytes());
+      publish_more_.set();
       PublishStreamResponse& response = responses[turn];
       response.Clear();
       response.set_first_sequence(sequence);
@@ -210,12 +270,20 @@ class StreamPublisher {
   Family family_;
   EventLoop& loop_;
   RequestContext request_;
-  std::optional<Error> final_;  // written by the read stage, read after it
-  Signal arrived_;              // something waits, or the input has ended
-  Signal room_;
+  std::optional<Error> final_;  // written by the reader, read after it
+  Signal room_;                 // for the reader
+  Signal publish_more_;         // for the publisher: messages, or room for one more publish, or the end
+  Signal answer_more_;          // for the writer
   std::mutex mutex_;
-  PublishSet waiting_;  // guarded by mutex_
-  bool ended_ = false;  // guarded by mutex_
+  PublishSet waiting_;  // guarded by mutex_, as all below
+  bool input_ended_ = false;
+  std::size_t publishing_ = 0;
+  std::string publishing_topic_;  // of the last publish that has begun
+  // The topic of the last publish that has ended: it is known to the log by now, so that further ones go straight
+  // there. Empty: no publish may overlap.
+  std::string settled_topic_;
+  std::map<std::uint64_t, std::vector<PublishSet::Outcome>> done_;  // by number of the publish
+  bool published_all_ = false;
 };
 
 }  // namespace

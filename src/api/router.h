@@ -17,6 +17,7 @@ struct Route {
   std::string_view api;        // the namespace's own API, for people: "pubsub", "queue", ...; static storage
   bool serves_pubsub = false;  // which services may be called
   bool serves_queue = false;
+  bool keeps_call_order = false;  // publishes of one caller may overlap and still come out in the order of the calls
   std::string namespace_name;
   std::shared_ptr<const void> keep;  // the pointers above are valid as long as it lives
 };
