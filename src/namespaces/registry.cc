@@ -3,6 +3,7 @@
 #include <algorithm>
 #include <filesystem>
 #include <mutex>
+#include <ranges>
 #include <shared_mutex>
 
 #include "patterns/log_ports.h"
@@ -219,7 +220,8 @@ std::string Namespace::physical_topic(std::string_view topic) const {
 }
 
 Task<Result<bool>> Namespace::settled(Context context) const {
-  for (const auto& pattern : patterns_) {
+  // Work flows inwards: from the outbox to the log, and from there to the clean-up of the claim check.
+  for (const auto& pattern : std::views::reverse(patterns_)) {
     PRISM_CO_TRY(const bool done, co_await pattern->settled(context));
     if (!done) co_return false;
   }

@@ -13,6 +13,7 @@ constexpr Clock::duration kLongestBackoff = std::chrono::seconds(5);
 // A round is bounded work; one that takes longer than this hangs in a backend and is given up.
 constexpr Clock::duration kRoundTimeout = std::chrono::minutes(2);
 constexpr Clock::duration kReleaseGrace = std::chrono::seconds(2);
+constexpr Clock::duration kClosePatience = std::chrono::seconds(20);  // where the caller gives no deadline
 
 }  // namespace
 
@@ -39,15 +40,51 @@ struct JobKeeper::Shard {
   std::uint32_t shard;
   Notifier pause_changed;
   std::atomic<bool> paused = false;
+  std::atomic<bool> lost = false;  // the lease, of the present hold
 
   std::mutex mutex;
-  JobState state = JobState::waiting;  // the rest is guarded by mutex
+  std::stop_source round_stop;  // the rest is guarded by mutex. Stops the present round
+  std::stop_source wait_stop;   // stops the wait between rounds: stop, pause, lease lost
+  JobState state = JobState::waiting;
   std::uint64_t rounds = 0;
   std::uint64_t items = 0;
   std::uint64_t errors = 0;
   std::string last_error;
   Grant grant;
 
+  void begin_hold(const Grant& g) {
+    const std::lock_guard lock(mutex);
+    grant = g;
+    lost = false;
+    round_stop = std::stop_source();
+    wait_stop = std::stop_source();
+  }
+  // A stop callback only posts to a loop, but may run here: outside of the lock.
+  void stop_round() {
+    std::unique_lock lock(mutex);
+    std::stop_source source = round_stop;
+    lock.unlock();
+    source.request_stop();
+  }
+  void wake() {
+    std::unique_lock lock(mutex);
+    std::stop_source source = wait_stop;
+    lock.unlock();
+    source.request_stop();
+  }
+  void succeed(const Round& round) {
+    bool news;
+    {
+      const std::lock_guard lock(mutex);
+      ++rounds;
+      items += round.items;
+      news = !round.note.empty() && last_error != round.note;
+      if (news) ++errors;
+      last_error = round.note;
+      state = round.note.empty() ? JobState::idle : JobState::failing;
+    }
+    if (news) log::warn("job failed in part, will be tried again", {{"job", job->info().name}, {"error", round.note}});
+  }
   void set(JobState s) {
     const std::lock_guard lock(mutex);
     state = s;
@@ -112,11 +149,11 @@ Task<void> JobKeeper::run(std::shared_ptr<Shard> shard) {
   shard->set(JobState::stopped);
 }
 
-Task<void> JobKeeper::renew(std::shared_ptr<Shard> shard, std::shared_ptr<std::stop_source> lost, Grant grant) {
-  const Context context = Context::background(lost->get_token());
+Task<void> JobKeeper::renew(std::shared_ptr<Shard> shard, std::stop_token until, Grant grant) {
+  const Context context = Context::background(until);
   while (co_await sleep_for(loop_, context, options_.lease_ttl / 3)) {
     auto renewed = co_await lease_->renew(context.with_timeout(options_.lease_ttl / 3), grant, options_.lease_ttl);
-    if (lost->stop_requested()) break;
+    if (until.stop_requested()) co_return;
     if (renewed) {
       grant = std::move(*renewed);
       const std::lock_guard lock(shard->mutex);
@@ -126,63 +163,60 @@ Task<void> JobKeeper::renew(std::shared_ptr<Shard> shard, std::shared_ptr<std::s
     // Another has it, or it cannot be renewed in time: stop while it is still safe.
     if (renewed.error().reason == "LEASE_LOST" || Clock::now() + options_.lease_ttl / 3 > grant.safe_until) {
       log::warn("lease lost", {{"job", shard->job->info().name}, {"reason", renewed.error().reason}});
-      break;
+      shard->lost = true;
+      shard->stop_round();
+      shard->wake();
+      co_return;
     }
   }
-  lost->request_stop();
 }
 
 Task<void> JobKeeper::hold(std::shared_ptr<Shard> shard, Grant grant) {
   const auto stop = scope_.stop_token();
-  auto lost = std::make_shared<std::stop_source>();
-  {
-    const std::lock_guard lock(shard->mutex);
-    shard->grant = grant;
-  }
+  std::stop_source until_released;
+  shard->begin_hold(grant);
   Scope renewing;
-  renewing.spawn(renew(shard, lost, grant));
+  renewing.spawn(renew(shard, until_released.get_token(), grant));
 
-  // A shutdown lets the present round finish; a lost lease stops it.
-  const Context round_context = Context::background(lost->get_token());
-  const Context wait_context = Context::background(stop);
   Clock::duration backoff = kFirstBackoff;
-  while (!stop.stop_requested() && !lost->stop_requested() && !shard->paused) {
+  while (!stop.stop_requested() && !shard->lost && !shard->paused) {
     Grant present;
+    Context round_context;
+    Context wait_context;
     {
       const std::lock_guard lock(shard->mutex);
       present = shard->grant;
       if (shard->state != JobState::failing) shard->state = JobState::running;
+      round_context = Context::background(shard->round_stop.get_token());
+      wait_context = Context::background(shard->wait_stop.get_token());
     }
-    if (Clock::now() >= present.safe_until) break;  // this process was stopped for longer than the lease lasts
+    if (stop.stop_requested()) break;
+    if (Clock::now() >= present.safe_until) {  // this process was stopped for longer than the lease lasts
+      shard->lost = true;
+      break;
+    }
     auto round = co_await shard->job->round(round_context.with_timeout(kRoundTimeout), shard->shard, std::move(present));
     if (!round) {
-      if (lost->stop_requested()) break;
+      if (stop.stop_requested() || shard->lost) break;  // it was told to stop
       shard->fail(round.error());
       co_await sleep_for(loop_, wait_context, backoff);
       backoff = std::min(2 * backoff, kLongestBackoff);
       continue;
     }
     backoff = kFirstBackoff;
-    {
-      const std::lock_guard lock(shard->mutex);
-      ++shard->rounds;
-      shard->items += round->items;
-      shard->last_error.clear();
-      shard->state = JobState::idle;
-    }
+    shard->succeed(*round);
     if (!round->more) co_await shard->job->wait(wait_context, loop_, shard->job->info().interval);
   }
-  const bool still_ours = !lost->stop_requested();
-  lost->request_stop();
+  until_released.request_stop();
   co_await renewing.join();
   co_await resume_on(loop_);
-  if (still_ours) {
+  if (!shard->lost) {
     Grant present;
     {
       const std::lock_guard lock(shard->mutex);
       present = shard->grant;
     }
-    co_await lease_->release(round_context.shielded(kReleaseGrace), std::move(present));
+    co_await lease_->release(Context().with_timeout(kReleaseGrace), std::move(present));
   }
 }
 
@@ -209,6 +243,7 @@ Result<void> JobKeeper::set_paused(std::string_view name, bool paused) {
     found = true;
     shard->paused = paused;
     shard->pause_changed.notify();
+    if (paused) shard->wake();
   }
   if (!found) return fail(Code::not_found, "JOB_NOT_FOUND", "there is no job named " + std::string(name), "list the jobs first");
   return {};
@@ -217,9 +252,30 @@ Result<void> JobKeeper::set_paused(std::string_view name, bool paused) {
 Result<void> JobKeeper::pause(std::string_view name) { return set_paused(name, true); }
 Result<void> JobKeeper::resume(std::string_view name) { return set_paused(name, false); }
 
-Task<void> JobKeeper::close(Context /*context*/) {
+Task<void> JobKeeper::stop_rounds_after(std::stop_token unless, Clock::duration time) {
+  if (!co_await sleep_for(loop_, Context::background(std::move(unless)), time)) co_return;
+  std::vector<std::shared_ptr<Shard>> shards;
+  {
+    const std::lock_guard lock(mutex_);
+    shards = shards_;
+  }
+  for (const auto& shard : shards) shard->stop_round();
+}
+
+Task<void> JobKeeper::close(Context context) {
   scope_.request_stop();
+  std::vector<std::shared_ptr<Shard>> shards;
+  {
+    const std::lock_guard lock(mutex_);
+    shards = shards_;
+  }
+  for (const auto& shard : shards) shard->wake();
+  const auto left = context.deadline() == Clock::time_point::max() ? kClosePatience : context.deadline() - Clock::now();
+  Scope patience;
+  patience.spawn(stop_rounds_after(patience.stop_token(), std::max<Clock::duration>(left / 2, Clock::duration::zero())));
   co_await scope_.join();
+  patience.request_stop();
+  co_await patience.join();
 }
 
 }  // namespace prism

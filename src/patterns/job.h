@@ -28,6 +28,7 @@ struct JobInfo {
 struct Round {
   std::uint64_t items = 0;
   bool more = false;  // begin the next round at once
+  std::string note;   // what went wrong with a part of it, shown as the job's last error; empty: nothing
 };
 
 class Job {
@@ -37,7 +38,7 @@ class Job {
   // One bounded round of one shard, run under the grant; checkpoints only after the downstream has acknowledged. It ends soon
   // after the context is stopped. An error is shown and the round repeated with back-off.
   virtual Task<Result<Round>> round(Context context, std::uint32_t shard, Grant grant) = 0;
-  // Waits until there may be work, at most `at_most` (the default just sleeps that long).
+  // Waits until there may be work, at most `at_most` (the default just sleeps that long); ends soon after the context is stopped.
   virtual Task<void> wait(Context context, EventLoop& loop, Clock::duration at_most);
 };
 
@@ -56,7 +57,7 @@ struct JobStatus {
 };
 
 // Runs the jobs of one process: acquires a lease for each shard, renews it, runs rounds, backs off after errors.
-// Thread-safe. close() lets the running rounds end, then releases the leases.
+// Thread-safe. close() lets the running rounds end, stops them when half of its context's time is over, and releases the leases.
 class JobKeeper {
  public:
   struct Options {
@@ -77,7 +78,8 @@ class JobKeeper {
   Result<void> set_paused(std::string_view name, bool paused);
   Task<void> run(std::shared_ptr<Shard> shard);
   Task<void> hold(std::shared_ptr<Shard> shard, Grant grant);
-  Task<void> renew(std::shared_ptr<Shard> shard, std::shared_ptr<std::stop_source> lost, Grant grant);
+  Task<void> renew(std::shared_ptr<Shard> shard, std::stop_token until, Grant grant);
+  Task<void> stop_rounds_after(std::stop_token unless, Clock::duration time);
 
   EventLoop& loop_;
   std::shared_ptr<Lease> lease_;

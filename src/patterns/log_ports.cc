@@ -2,7 +2,6 @@
 
 #include <algorithm>
 #include <nlohmann/json.hpp>
-#include <unordered_map>
 
 namespace prism {
 namespace {
@@ -29,11 +28,12 @@ class LogPublisher final : public Publisher {
   Task<Batch<Result<Appended>>> publish(Context context, Batch<Message> messages) override {
     Batch<Result<Appended>> results;
     results.reserve(messages.size());
+    FailedKeys failed;
     for (std::size_t from = 0; from < messages.size();) {
       // Runs of one topic; nearly always the whole batch.
       std::size_t to = from + 1;
       while (to < messages.size() && messages[to].topic == messages[from].topic) ++to;
-      co_await publish_run(context, messages, from, to, results);
+      co_await publish_run(context, messages, from, to, failed, results);
       from = to;
     }
     co_return results;
@@ -41,19 +41,22 @@ class LogPublisher final : public Publisher {
 
  private:
   // NOLINTNEXTLINE(cppcoreguidelines-avoid-reference-coroutine-parameters): awaited at once by publish, which owns them.
-  Task<void> publish_run(Context context, Batch<Message>& messages, std::size_t from, std::size_t to,
+  Task<void> publish_run(Context context, Batch<Message>& messages, std::size_t from, std::size_t to, FailedKeys& failed,
                          Batch<Result<Appended>>& results) {
     const std::string topic = messages[from].topic;
     auto info = co_await topics_->ensure(context, topic);
     if (!info) {
-      for (std::size_t i = from; i < to; ++i) results.emplace_back(std::unexpected(info.error()));
+      for (std::size_t i = from; i < to; ++i) {
+        failed.add(messages[i].key);
+        results.emplace_back(std::unexpected(info.error()));
+      }
       co_return;
     }
     Batch<Record> records;
     records.reserve(to - from);
     std::vector<std::size_t> index;  // results that wait for the append
-    FailedKeys failed;
-    const std::string traceparent = context.trace().valid() ? context.trace().traceparent() : std::string();
+    std::vector<std::string> keys;   // of the records
+    const Bytes traceparent = context.trace().valid() ? Bytes(context.trace().traceparent()) : Bytes();
     for (std::size_t i = from; i < to; ++i) {
       Message& message = messages[i];
       if (auto error = failed.check(message.key)) {
@@ -63,6 +66,8 @@ class LogPublisher final : public Publisher {
       Record record;
       if (is_checked_in(message)) {
         record.body = Bytes(reference_body(message));
+      } else if (message.payload.is_inline() && message.payload.buffered().size() + kRecordOverhead <= info->max_record_bytes) {
+        record.body = message.payload.buffered();
       } else {
         const std::size_t limit = info->max_record_bytes - std::min(info->max_record_bytes, kRecordOverhead);
         auto body = co_await message.payload.collect(context, limit);
@@ -76,6 +81,7 @@ class LogPublisher final : public Publisher {
         record.body = std::move(*body);
       }
       record.id = std::move(message.id);
+      keys.push_back(message.key);
       record.key = std::move(message.key);
       record.headers = std::move(message.headers);
       bool traced = false;
@@ -83,14 +89,17 @@ class LogPublisher final : public Publisher {
         traced = traced || name == "traceparent";
         record.headers.emplace_back(name == "traceparent" ? name : header_of_attribute(name), Bytes(value));
       }
-      if (!traced && !traceparent.empty()) record.headers.emplace_back("traceparent", Bytes(traceparent));
+      if (!traced && !traceparent.empty()) record.headers.emplace_back("traceparent", traceparent);
       records.push_back(std::move(record));
       index.push_back(results.size());
       results.emplace_back();
     }
     if (records.empty()) co_return;
     auto appended = co_await log_->append(context, topic, std::move(records));
-    for (std::size_t i = 0; i < index.size(); ++i) results[index[i]] = std::move(appended[i]);
+    for (std::size_t i = 0; i < index.size(); ++i) {
+      if (!appended[i]) failed.add(keys[i]);
+      results[index[i]] = std::move(appended[i]);
+    }
   }
 
   std::shared_ptr<EventLog> log_;
@@ -182,8 +191,20 @@ std::optional<std::string> attribute_of_header(std::string_view header) {
   return attribute;
 }
 
+std::size_t record_bytes(const Message& message, std::size_t body) {
+  constexpr std::size_t kEach = 16;          // the encoding of one header
+  constexpr std::size_t kTraceparent = 128;  // added on the way to the log
+  std::size_t headers = 0;
+  for (const auto& [name, value] : message.headers) headers += name.size() + value.size() + kEach;
+  std::size_t bytes = message.id.size() + message.key.size() + body + headers + kTraceparent;
+  for (const auto& [name, value] : message.attributes) bytes += kReservedPrefix.size() + name.size() + value.size() + kEach;
+  // The body of a checked-in message repeats its metadata, with JSON's escapes: at most six bytes for one.
+  if (is_checked_in(message)) bytes += 6 * headers + kRecordOverhead;
+  return bytes;
+}
+
 std::optional<Error> FailedKeys::check(const std::string& key) const {
-  if (key.empty() || std::find(keys_.begin(), keys_.end(), key) == keys_.end()) return std::nullopt;
+  if (key.empty() || !keys_.contains(key)) return std::nullopt;
   return Error{Code::aborted, "EARLIER_OF_KEY_FAILED", "an earlier message of ordering key \"" + key + "\" in this batch failed",
                "publish from the failed one on again, in order", Retry::safe, {}, {}};
 }

@@ -9,6 +9,7 @@
 #include <optional>
 #include <string>
 #include <string_view>
+#include <unordered_set>
 
 #include "patterns/assembly.h"
 #include "patterns/pattern.h"
@@ -28,17 +29,20 @@ std::unique_ptr<Publisher> make_log_publisher(std::shared_ptr<EventLog> log, std
 std::unique_ptr<Subscriber> make_log_subscriber(std::shared_ptr<EventLog> log, std::shared_ptr<Topics> topics,
                                                 std::vector<std::string> declared_groups);
 
-// Keeps the rule "a failed entry fails the later ones of its key" while entries are prepared one by one.
+// What the message takes of TopicInfo::max_record_bytes, an inline payload of `body` bytes included.
+std::size_t record_bytes(const Message& message, std::size_t body);
+
+// Keeps the rule "a failed entry fails the later ones of its key" through one batch.
 class FailedKeys {
  public:
   // The error for an entry of this key if an earlier one has failed.
   std::optional<Error> check(const std::string& key) const;
   void add(const std::string& key) {
-    if (!key.empty()) keys_.push_back(key);
+    if (!key.empty()) keys_.insert(key);
   }
 
  private:
-  std::vector<std::string> keys_;
+  std::unordered_set<std::string> keys_;
 };
 
 }  // namespace prism

@@ -64,12 +64,12 @@ class OneShot {
   // Marks the operation as begun. False: the waiter is gone and the operation must not be begun.
   bool begin() noexcept { return (bits_.fetch_or(kBegun, std::memory_order_acq_rel) & kReleased) == 0; }
 
-  // At most once. The result says what to resume (maybe nothing); hand it to a CompletionBatch or to resume_on_loop.
+  // At most once; a OneShot<void> any number of times and from any threads, the first counts. The result says what to resume
+  // (maybe nothing); hand it to a CompletionBatch or to resume_on_loop.
   template <class... A>
   [[nodiscard]] Resumption complete(A&&... value) {
     if constexpr (std::is_void_v<T>) {
       static_assert(sizeof...(A) == 0);
-      value_ = true;
     } else {
       value_.emplace(std::forward<A>(value)...);
     }

@@ -83,6 +83,7 @@ Blocker run_to_end(Task<T> task, std::shared_ptr<BlockingResult<T>> out) {
   } catch (...) {
     out->error = std::current_exception();
   }
+  task = Task<T>();  // nothing of it is left when the caller goes on, and perhaps takes the runtime down
   const std::lock_guard lock(out->mutex);
   out->done = true;
   out->ready.notify_all();

@@ -60,12 +60,14 @@ class ClaimCheckPublisher final : public Publisher {
   struct Upload {
     std::size_t index = 0;
     std::string key;
+    WallTime stored{};  // when the object became visible
     Result<void> outcome;
   };
 
   Task<Batch<Result<Appended>>> check_in(Context context, Batch<Message> messages) {
     std::vector<std::string> uploaded(messages.size());  // object keys
     std::vector<std::optional<Error>> errors(messages.size());
+    std::vector<WallTime> stored(messages.size(), WallTime::max());
     for (std::size_t i = 0; i < messages.size();) {
       std::vector<Task<Upload>> uploads;
       for (; i < messages.size() && uploads.size() < kUploadsAtOnce; ++i) {
@@ -73,10 +75,26 @@ class ClaimCheckPublisher final : public Publisher {
       }
       for (auto& done : co_await when_all(std::move(uploads))) {
         if (done.outcome) {
+          if (!done.key.empty()) stored[done.index] = done.stored;
           uploaded[done.index] = std::move(done.key);
         } else {
           errors[done.index] = std::move(done.outcome).error().with("pattern", std::string(kInfo.name));
         }
+      }
+    }
+
+    // The sweeper takes an object of orphan_age that nothing refers to: what refers to it must be committed well before. Counted in
+    // wall time, since a stopped process ages too.
+    const WallTime now = wall_now();
+    const auto usable = std::chrono::duration_cast<std::chrono::microseconds>(options_.orphan_age / 2);
+    Clock::duration left = kCommitGrace;
+    for (std::size_t i = 0; i < messages.size(); ++i) {
+      if (stored[i] == WallTime::max()) continue;
+      if (now - stored[i] >= usable) {
+        errors[i] = Error{Code::aborted, "UPLOAD_TOO_OLD", "the payload was stored too long ago for its message to be committed now",
+                          "publish again; raise cleanup.orphan_age if publishes take that long", Retry::safe, {}, {{"pattern", std::string(kInfo.name)}}};
+      } else {
+        left = std::min<Clock::duration>(left, usable - (now - stored[i]));
       }
     }
 
@@ -99,7 +117,7 @@ class ClaimCheckPublisher final : public Publisher {
       if (errors[i]) results[i] = std::unexpected(std::move(*errors[i]));
     }
     if (!rest.empty()) {
-      auto published = co_await next_->publish(context.shielded(kCommitGrace), std::move(rest));
+      auto published = co_await next_->publish(context.shielded(left), std::move(rest));
       for (std::size_t i = 0; i < index.size(); ++i) {
         const std::string& key = uploaded[index[i]];
         // An unknown outcome may be a success: then the object stays for the sweeper to judge.
@@ -131,6 +149,7 @@ class ClaimCheckPublisher final : public Publisher {
       co_return out;
     }
     out.key = key;
+    out.stored = stored->modified;
     message->set_attribute("claim_check_id", id);
     message->set_attribute("payload_size", std::to_string(stored->size));
     message->set_attribute("claim_check_uri", options_.backend + "://" + options_.bucket + "/" + key);
@@ -314,6 +333,7 @@ class ClaimCheck final : public Pattern {
     site_ = Site{.namespace_name = assembly.namespace_name(), .options = options_, .log = assembly.log(), .store = store,
                     .state = assembly.state(), .topics = assembly.topics(), .pending = assembly.pending_references(),
                     .groups = assembly.consumer_groups()};
+    PRISM_CO_CHECK(co_await known_since(context, assembly.state(), assembly.namespace_name()));  // before the first upload
     if (options_.on_consume) assembly.add(std::make_shared<Cleaner>(*site_));
     assembly.add(std::make_shared<Sweeper>(*site_));
     below.publish = make_publisher(std::move(below.publish), std::move(store), options_);

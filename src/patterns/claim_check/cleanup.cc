@@ -11,6 +11,7 @@ namespace {
 
 constexpr std::size_t kReadBytes = 4UL << 20;   // records looked at in one step
 constexpr std::size_t kListAtOnce = 500;
+constexpr std::size_t kMostCandidates = 10'000;  // objects that one round looks for references to
 constexpr Clock::duration kReadPatience = std::chrono::seconds(5);  // for records that are known to exist
 
 const std::string& id_header() {
@@ -47,14 +48,49 @@ Task<Result<std::uint64_t>> read_cursor(Context context, std::shared_ptr<KeyValu
   co_return cursor;
 }
 
+Task<Result<WallTime>> known_since(Context context, std::shared_ptr<KeyValueStore> state, std::string namespace_name) {
+  const std::string key = "claim-check/" + namespace_name + "/since";
+  auto got = co_await state->get(context, {key}, {});
+  if (!got.front()) co_return std::unexpected(std::move(got.front()).error());
+  std::int64_t since = 0;
+  if (const auto& entry = *got.front()) {
+    const auto text = entry->value.view();
+    std::from_chars(text.data(), text.data() + text.size(), since);
+    co_return WallTime(std::chrono::microseconds(since));
+  }
+  const WallTime now = wall_now();
+  Batch<Mutation> batch;
+  batch.push_back({.key = key, .value = Bytes(std::to_string(now.time_since_epoch().count())), .expect = {}, .expect_absent = true, .ttl = {}});
+  auto written = co_await state->apply(context, std::move(batch));
+  if (!written.front() && written.front().error().reason != "ALREADY_EXISTS") co_return std::unexpected(std::move(written.front()).error());
+  co_return now;
+}
+
+Task<Result<std::vector<std::uint64_t>>> lowest_floors(Context context, Site site, TopicInfo topic) {
+  std::vector<std::string> groups = site.groups;
+  if (groups.empty()) {
+    PRISM_CO_TRY(groups, co_await site.log->groups(context, topic.name));
+  }
+  std::vector<std::uint64_t> floor(topic.partitions, UINT64_MAX);
+  for (const auto& group : groups) {
+    PRISM_CO_TRY(const auto floors, co_await site.log->floors(context, topic.name, group));
+    for (const auto& f : floors) {
+      if (f.partition < floor.size()) floor[f.partition] = std::min(floor[f.partition], f.ever_committed ? f.acked_below : 0);
+    }
+  }
+  co_return floor;
+}
+
 Task<Result<bool>> caught_up(Context context, Site site) {
   PRISM_CO_TRY(const auto topics, co_await site.topics->known(context));
   for (const auto& name : topics) {
-    PRISM_CO_TRY(const auto end, co_await site.log->end(context, name));
-    for (const auto& part : end.parts()) {
+    PRISM_CO_TRY(const auto topic, co_await site.topics->ensure(context, name));
+    PRISM_CO_TRY(const auto floor, co_await lowest_floors(context, site, topic));
+    for (std::uint32_t partition = 0; partition < topic.partitions; ++partition) {
+      if (floor[partition] == UINT64_MAX) continue;
       PRISM_CO_TRY(const auto cursor,
-                   co_await read_cursor(context, site.state, cursor_key(site.namespace_name, name, part.source, part.partition)));
-      if (cursor <= part.offset) co_return false;
+                   co_await read_cursor(context, site.state, cursor_key(site.namespace_name, name, topic.incarnation, partition)));
+      if (cursor < floor[partition]) co_return false;
     }
   }
   co_return true;
@@ -70,41 +106,45 @@ Cleaner::Cleaner(Site site)
 Task<Result<Round>> Cleaner::round(Context context, std::uint32_t /*shard*/, Grant /*grant*/) {
   Round total;
   PRISM_CO_TRY(const auto topics, co_await site_.topics->known(context));
+  std::optional<Error> first_error;  // one bad topic does not hold up the others
   for (const auto& name : topics) {
-    PRISM_CO_TRY(const auto topic, co_await site_.topics->ensure(context, name));
-    std::vector<std::string> groups = site_.groups;
-    if (groups.empty()) {
-      PRISM_CO_TRY(groups, co_await site_.log->groups(context, name));
+    auto round = co_await clean(context, name);
+    if (!round) {
+      if (!first_error) first_error = std::move(round).error();
+      continue;
     }
-    if (groups.empty()) continue;  // nobody has begun to consume: only expiry deletes
-    std::vector<std::uint64_t> floor(topic.partitions, UINT64_MAX);
-    for (const auto& group : groups) {
-      PRISM_CO_TRY(const auto floors, co_await site_.log->floors(context, name, group));
-      for (const auto& f : floors) {
-        if (f.partition < floor.size()) floor[f.partition] = std::min(floor[f.partition], f.ever_committed ? f.acked_below : 0);
-      }
-    }
-    for (std::uint32_t partition = 0; partition < topic.partitions; ++partition) {
-      PRISM_CO_TRY(const auto round, co_await clean(context, topic, partition, floor[partition]));
-      total.items += round.items;
-      total.more = total.more || round.more;
-    }
+    total.items += round->items;
+    total.more = total.more || round->more;
+  }
+  if (first_error) co_return std::unexpected(std::move(*first_error));
+  co_return total;
+}
+
+Task<Result<Round>> Cleaner::clean(Context context, std::string name) {
+  Round total;
+  PRISM_CO_TRY(const auto topic, co_await site_.topics->ensure(context, name));
+  PRISM_CO_TRY(const auto floor, co_await lowest_floors(context, site_, topic));
+  for (std::uint32_t partition = 0; partition < topic.partitions; ++partition) {
+    if (floor[partition] == UINT64_MAX) continue;  // nobody has begun to consume: only expiry deletes
+    PRISM_CO_TRY(const auto round, co_await clean_partition(context, topic, partition, floor[partition]));
+    total.items += round.items;
+    total.more = total.more || round.more;
   }
   co_return total;
 }
 
-Task<Result<Round>> Cleaner::clean(Context context, TopicInfo topic, std::uint32_t partition, std::uint64_t floor) {
+Task<Result<Round>> Cleaner::clean_partition(Context context, TopicInfo topic, std::uint32_t partition, std::uint64_t floor) {
   Round done;
   const std::string key = cursor_key(site_.namespace_name, topic.name, topic.incarnation, partition);
   PRISM_CO_TRY(std::uint64_t cursor, co_await read_cursor(context, site_.state, key));
-  if (floor == UINT64_MAX || cursor >= floor) co_return done;
+  if (cursor >= floor) co_return done;
 
   PRISM_CO_TRY(auto reader, co_await site_.log->read(context, topic.name, partition, after(topic, partition, cursor)));
   auto records = co_await reader->next(context.with_timeout(kReadPatience), kReadBytes);
   co_await reader->close(context);
   if (!records) co_return std::unexpected(std::move(records).error());
-  // Nothing below the floor exists any more (the log's own retention): the objects expire by age.
-  std::uint64_t reached = records->empty() ? floor : cursor;
+  if (records->empty()) co_return done;  // the log was too slow, or it has trimmed these records: the next ones tell
+  std::uint64_t reached = cursor;
   std::vector<std::string> objects;
   for (const auto& [record, at] : *records) {
     const std::uint64_t offset = at.parts().front().offset;
@@ -114,12 +154,14 @@ Task<Result<Round>> Cleaner::clean(Context context, TopicInfo topic, std::uint32
     }
     reached = offset + 1;
     if (header(record, id_header()).empty()) continue;
-    // Another store or bucket: written under an earlier configuration; its objects expire by that store's own rules.
+    // Another store, bucket or prefix: written under an earlier configuration, or not by us; such objects expire by their own rules.
     if (header(record, "prism-claim-check-backend") != site_.options.backend ||
         header(record, "prism-claim-check-bucket") != site_.options.bucket) {
       continue;
     }
-    objects.emplace_back(header(record, "prism-claim-check-key"));
+    const auto object = header(record, "prism-claim-check-key");
+    if (!object.starts_with(site_.options.prefix) || !uuid7_time(object.substr(site_.options.prefix.size()))) continue;
+    objects.emplace_back(object);
   }
   done.items = objects.size();
   if (!objects.empty()) {
@@ -140,10 +182,12 @@ Sweeper::Sweeper(Site site)
             .interval = std::clamp<Clock::duration>(site_.options.orphan_age / 4, std::chrono::milliseconds(200), std::chrono::minutes(1)),
             .harmless = "it removes only what is expired or what nothing refers to, and removing twice changes nothing"} {}
 
-Task<Result<std::set<std::string>>> Sweeper::referenced(Context context) {
-  std::set<std::string> ids;
-  PRISM_CO_TRY(auto pending, co_await site_.pending->claim_check_ids(context));
-  ids.insert(std::make_move_iterator(pending.begin()), std::make_move_iterator(pending.end()));
+Task<Result<void>> Sweeper::strike_out(Context context, std::set<std::string>* candidates) {
+  const auto refers_to = [&](const std::string& id) {
+    if (candidates->erase(id) > 0) referred_.insert(id);
+  };
+  PRISM_CO_TRY(const auto pending, co_await site_.pending->claim_check_ids(context));
+  for (const auto& id : pending) refers_to(id);
   PRISM_CO_TRY(const auto topics, co_await site_.topics->known(context));
   for (const auto& name : topics) {
     PRISM_CO_TRY(const auto topic, co_await site_.topics->ensure(context, name));
@@ -163,13 +207,20 @@ Task<Result<std::set<std::string>>> Sweeper::referenced(Context context) {
         for (const auto& [record, at] : *records) {
           cursor = at.parts().front().offset + 1;
           const auto id = header(record, id_header());
-          if (!id.empty()) ids.emplace(id);
+          if (!id.empty()) refers_to(std::string(id));
         }
       }
       co_await reader->close(context);
     }
   }
-  co_return ids;
+  co_return {};
+}
+
+Task<Result<std::uint64_t>> Sweeper::remove(Context context, std::vector<std::string> keys) {
+  const std::uint64_t n = keys.size();
+  if (n == 0) co_return 0;
+  for (auto& removed : co_await site_.store->remove(context, std::move(keys))) PRISM_CO_CHECK(std::move(removed));
+  co_return n;
 }
 
 Task<Result<Round>> Sweeper::round(Context context, std::uint32_t /*shard*/, Grant /*grant*/) {
@@ -178,43 +229,45 @@ Task<Result<Round>> Sweeper::round(Context context, std::uint32_t /*shard*/, Gra
   const auto older = [&](WallTime time, Clock::duration age) {
     return now - time > std::chrono::duration_cast<std::chrono::microseconds>(age);
   };
+  PRISM_CO_TRY(const WallTime since, co_await known_since(context, site_.state, site_.namespace_name));
   PRISM_CO_CHECK(co_await site_.store->abort_uploads(
       context, site_.options.prefix, now - std::chrono::duration_cast<std::chrono::microseconds>(site_.options.orphan_age)));
 
   // Keys sort by time of creation: the walk ends at the first one that is too young for anything.
-  std::vector<std::string> garbage;
-  std::vector<std::string> candidates;
-  std::string last = {};
+  const std::size_t prefix = site_.options.prefix.size();
+  std::set<std::string> candidates;  // ids
+  std::set<std::string> present;
+  std::string last;
   for (bool more = true; more;) {
     PRISM_CO_TRY(const auto page, co_await site_.store->list(context, site_.options.prefix, last, kListAtOnce));
-    more = page.size() == kListAtOnce;
+    more = page.size() == kListAtOnce && candidates.size() < kMostCandidates;
+    std::vector<std::string> expired;
     for (const auto& object : page) {
       last = object.key;
-      const auto made = uuid7_time(std::string_view(object.key).substr(site_.options.prefix.size()));
+      const std::string id = object.key.substr(prefix);
+      const auto made = uuid7_time(id);
       if (!made) continue;  // not ours
       if (site_.options.expiry && older(*made, *site_.options.expiry)) {
-        garbage.push_back(object.key);
-      } else if (!older(*made, site_.options.orphan_age)) {
+        expired.push_back(object.key);
+      } else if (!site_.options.on_consume || !older(*made, site_.options.orphan_age)) {
         more = false;
         break;
-      } else if (older(object.modified, site_.options.orphan_age)) {
-        candidates.push_back(object.key);
+      } else if (referred_.contains(id)) {
+        present.insert(id);
+      } else if (*made >= since && older(object.modified, site_.options.orphan_age)) {
+        candidates.insert(id);
       }
     }
+    PRISM_CO_TRY(const auto removed, co_await remove(context, std::move(expired)));
+    done.items += removed;
   }
-  if (!candidates.empty()) {
-    PRISM_CO_TRY(const auto ids, co_await referenced(context));
-    for (auto& key : candidates) {
-      if (!ids.contains(key.substr(site_.options.prefix.size()))) garbage.push_back(std::move(key));
-    }
-  }
-  done.items = garbage.size();
-  while (!garbage.empty()) {
-    const std::size_t n = std::min(garbage.size(), kListAtOnce);
-    Batch<std::string> some(std::make_move_iterator(garbage.end() - static_cast<std::ptrdiff_t>(n)), std::make_move_iterator(garbage.end()));
-    garbage.resize(garbage.size() - n);
-    for (auto& removed : co_await site_.store->remove(context, std::move(some))) PRISM_CO_CHECK(std::move(removed));
-  }
+  referred_ = std::move(present);
+  if (candidates.empty()) co_return done;
+  PRISM_CO_CHECK(co_await strike_out(context, &candidates));
+  std::vector<std::string> orphans;
+  for (const auto& id : candidates) orphans.push_back(site_.options.prefix + id);
+  PRISM_CO_TRY(const auto removed, co_await remove(context, std::move(orphans)));
+  done.items += removed;
   co_return done;
 }
 

@@ -27,6 +27,9 @@ struct Site {
   std::vector<std::string> groups;  // declared; empty: the groups that exist on a topic count
 };
 
+// By partition: every group that counts has acknowledged all records below it. 0 where one has not begun; UINT64_MAX where no group counts.
+Task<Result<std::vector<std::uint64_t>>> lowest_floors(Context context, Site site, TopicInfo topic);
+
 // The state store's key of the cleaner's cursor: every reference below it has been acknowledged by all groups and its object
 // deleted. The value is the offset in decimal.
 std::string cursor_key(const std::string& namespace_name, const std::string& topic, const Id128& incarnation, std::uint32_t partition);
@@ -40,14 +43,16 @@ class Cleaner final : public Job {
   Task<Result<Round>> round(Context context, std::uint32_t shard, Grant grant) override;
 
  private:
-  Task<Result<Round>> clean(Context context, TopicInfo topic, std::uint32_t partition, std::uint64_t floor);
+  Task<Result<Round>> clean(Context context, std::string topic);
+  Task<Result<Round>> clean_partition(Context context, TopicInfo topic, std::uint32_t partition, std::uint64_t floor);
   Site site_;
   JobInfo info_;
 };
 
-// Removes objects older than the expiry, and objects older than orphan_age that neither a record at or above the cleaner's
-// cursor nor a pending row refers to: their publish never committed. Pending rows are read before the log's end, since a row
-// is on the log before it stops being pending.
+// Removes objects older than the expiry, and, where payloads are deleted on consumption, objects older than orphan_age that neither
+// a record at or above the cleaner's cursor nor a pending row refers to: their publish never committed. Pending rows are read
+// before the log's end, since a row is on the log before it stops being pending. Objects older than what the state store knows of
+// the namespace are not judged (a lost or new state store does not know all topics): they expire by age.
 class Sweeper final : public Job {
  public:
   explicit Sweeper(Site site);
@@ -55,13 +60,18 @@ class Sweeper final : public Job {
   Task<Result<Round>> round(Context context, std::uint32_t shard, Grant grant) override;
 
  private:
-  Task<Result<std::set<std::string>>> referenced(Context context);
+  Task<Result<std::uint64_t>> remove(Context context, std::vector<std::string> keys);
+  Task<Result<void>> strike_out(Context context, std::set<std::string>* candidates);  // those that something refers to
   Site site_;
   JobInfo info_;
+  std::set<std::string> referred_;  // ids that were found referred to, of objects that still exist
 };
 
-// Has the cleaner passed every record that is on the log?
+// Has the cleaner passed every record that all groups have acknowledged?
 Task<Result<bool>> caught_up(Context context, Site site);
+
+// Since when the state store knows the namespace: noted when it is first asked.
+Task<Result<WallTime>> known_since(Context context, std::shared_ptr<KeyValueStore> state, std::string namespace_name);
 
 // Reads the cursor; 0 where there is none.
 Task<Result<std::uint64_t>> read_cursor(Context context, std::shared_ptr<KeyValueStore> state, std::string key);

@@ -20,15 +20,18 @@ namespace {
 constexpr std::uint32_t kShards = 2;                   // lane ranges that a process may lease
 constexpr std::size_t kRoundBytes = 8UL << 20;         // bodies held in memory by one round of a shard
 constexpr Clock::duration kMarkGrace = std::chrono::seconds(30);
-constexpr Clock::duration kFirstKeyBackoff = std::chrono::milliseconds(100);
-constexpr Clock::duration kLongestKeyBackoff = std::chrono::seconds(30);
-constexpr std::size_t kMostSkippedKeys = 64;
+constexpr Clock::duration kFirstBackoff = std::chrono::milliseconds(100);
+constexpr Clock::duration kLongestBackoff = std::chrono::seconds(30);
+constexpr std::size_t kMostSkipped = 1000;  // keys, and rows without a key, that a round leaves out
+constexpr std::size_t kReadBytes = 4UL << 20;
+constexpr Clock::duration kReadPatience = std::chrono::seconds(5);
+constexpr auto kClockDifference = std::chrono::minutes(1);
 constexpr std::uint32_t kCleanupRows = 500;
 
 class OutboxPublisher final : public Publisher {
  public:
-  OutboxPublisher(std::shared_ptr<SqlDatabase> database, Options options, std::size_t max_body)
-      : database_(std::move(database)), options_(std::move(options)), max_body_(max_body) {}
+  OutboxPublisher(std::shared_ptr<SqlDatabase> database, Options options, std::size_t max_record_bytes)
+      : database_(std::move(database)), options_(std::move(options)), max_record_bytes_(max_record_bytes) {}
 
   Task<Batch<Result<Appended>>> publish(Context context, Batch<Message> messages) override {
     Batch<Result<Appended>> results(messages.size());
@@ -42,17 +45,13 @@ class OutboxPublisher final : public Publisher {
         results[i] = std::unexpected(std::move(*error));
         continue;
       }
-      auto body = co_await message.payload.collect(context, max_body_);
-      if (!body) {
-        Error error = std::move(body).error();
-        if (error.reason == "PAYLOAD_TOO_LARGE") error.hint = "add the claim-check pattern to the namespace: it takes payloads of any size";
-        results[i] = std::unexpected(std::move(error).with("pattern", std::string(kInfo.name)));
+      auto row = co_await to_row(context, &message);
+      if (!row) {
+        results[i] = std::unexpected(std::move(row).error().with("pattern", std::string(kInfo.name)));
         failed.add(message.key);
         continue;
       }
-      message.payload = Payload(std::move(*body));
-      if (context.trace().valid()) message.set_attribute("traceparent", context.trace().traceparent());
-      rows.push_back(insert(options_.table, database_->dialect(), message));
+      rows.push_back(std::move(*row));
       index.push_back(i);
     }
     if (rows.empty()) co_return results;
@@ -68,9 +67,29 @@ class OutboxPublisher final : public Publisher {
   }
 
  private:
+  Task<Result<Statement>> to_row(Context context, Message* message) {
+    if (context.trace().valid()) message->set_attribute("traceparent", context.trace().traceparent());
+    const auto too_large = [&](std::size_t bytes) {
+      return fail(Code::invalid_argument, "RECORD_TOO_LARGE",
+                  "the message with its metadata takes " + std::to_string(bytes) + " bytes on the log; at most " +
+                      std::to_string(max_record_bytes_) + " fit",
+                  "add the claim-check pattern to the namespace, or lower its threshold: it takes payloads of any size");
+    };
+    const std::size_t around = record_bytes(*message, 0);
+    if (around > max_record_bytes_) co_return too_large(around);
+    auto body = co_await message->payload.collect(std::move(context), max_record_bytes_ - around);
+    if (!body) {
+      Error error = std::move(body).error();
+      if (error.reason == "PAYLOAD_TOO_LARGE") error.hint = "add the claim-check pattern to the namespace: it takes payloads of any size";
+      co_return std::unexpected(std::move(error));
+    }
+    message->payload = Payload(std::move(*body));
+    co_return insert(options_.table, database_->dialect(), *message);
+  }
+
   std::shared_ptr<SqlDatabase> database_;
   Options options_;
-  std::size_t max_body_;
+  std::size_t max_record_bytes_;
 };
 
 class Pending final : public PendingReferences::Source {
@@ -104,7 +123,7 @@ class Outbox final : public Pattern {
 
   Task<Result<bool>> settled(Context context) override {
     PRISM_CO_TRY(const auto pending,
-                 co_await database_->query(std::move(context), select_pending(options_.table, database_->dialect(), 0, kLanes - 1, 1, {}), 1));
+                 co_await database_->query(std::move(context), select_pending(options_.table, database_->dialect(), 0, kLanes - 1, 1, Skip()), 1));
     co_return pending.rows.empty();
   }
 
@@ -138,9 +157,9 @@ class Outbox final : public Pattern {
       PRISM_CO_CHECK(co_await database->create_table(context, spec));
     }
     assembly.pending_references()->add(std::make_shared<Pending>(database, options_.table));
-    assembly.add(std::make_shared<Relay>(assembly.namespace_name(), database, std::shared_ptr<Publisher>(std::move(below.publish)), options_));
+    assembly.add(std::make_shared<Relay>(assembly.namespace_name(), database, std::shared_ptr<Publisher>(std::move(below.publish)), options_, assembly.log()));
     if (options_.retention) assembly.add(std::make_shared<Cleanup>(assembly.namespace_name(), database, options_));
-    below.publish = make_publisher(std::move(database), options_, assembly.max_inline_bytes());
+    below.publish = make_publisher(std::move(database), options_, assembly.log()->features().max_record_bytes);
     co_return below;
   }
 
@@ -151,10 +170,12 @@ class Outbox final : public Pattern {
 
 }  // namespace
 
-Relay::Relay(std::string namespace_name, std::shared_ptr<SqlDatabase> database, std::shared_ptr<Publisher> destination, Options options)
+Relay::Relay(std::string namespace_name, std::shared_ptr<SqlDatabase> database, std::shared_ptr<Publisher> destination, Options options,
+             std::shared_ptr<EventLog> log)
     : database_(std::move(database)),
       destination_(std::move(destination)),
       options_(std::move(options)),
+      log_(std::move(log)),
       info_{.name = namespace_name + "/outbox/relay",
             .shards = kShards,
             .interval = options_.interval,
@@ -165,19 +186,77 @@ Task<void> Relay::wait(Context context, EventLoop& /*loop*/, Clock::duration at_
   return database_->wait_for_change(std::move(context), options_.table, at_most);
 }
 
+Task<Result<void>> Relay::mark(Context context, std::vector<std::int64_t> ids) {
+  const bool at_once = options_.strategy == CleanupStrategy::remove && !options_.retention;
+  Batch<Statement> statements;
+  statements.push_back(at_once ? remove(options_.table, ids) : mark_published(options_.table, database_->dialect(), ids));
+  PRISM_CO_CHECK(co_await database_->atomically(context.shielded(kMarkGrace), std::move(statements)));
+  co_return {};
+}
+
+Task<Result<std::set<std::string>>> Relay::find_published(Context context, std::map<std::string, std::set<std::string>> ids_by_topic,
+                                                          WallTime since) {
+  static const std::string header = header_of_attribute("claim_check_id");
+  std::set<std::string> found;
+  for (const auto& [topic, ids] : ids_by_topic) {
+    auto end = co_await log_->end(context, topic);
+    if (!end && end.error().reason == "TOPIC_NOT_FOUND") continue;
+    if (!end) co_return std::unexpected(std::move(end).error());
+    for (const auto& part : end->parts()) {
+      // A record was appended after its row was made, but for the difference of the two clocks.
+      PRISM_CO_TRY(auto reader, co_await log_->read(context, topic, part.partition, Start{since - kClockDifference}));
+      Result<void> read;
+      for (bool more = true; more;) {
+        auto records = co_await reader->next(context.with_timeout(kReadPatience), kReadBytes);
+        if (!records) {
+          read = std::unexpected(std::move(records).error());
+          break;
+        }
+        more = !records->empty();
+        for (const auto& [record, at] : *records) {
+          for (const auto& [name, value] : record.headers) {
+            if (name == header && ids.contains(value.str())) found.insert(value.str());
+          }
+          more = more && at.parts().front().offset < part.offset;
+        }
+      }
+      co_await reader->close(context);
+      if (!read) co_return std::unexpected(std::move(read).error());
+    }
+  }
+  co_return found;
+}
+
 Task<Result<Round>> Relay::round(Context context, std::uint32_t shard_number, Grant grant) {
   Shard& shard = shards_[shard_number];
+  Round done;
+  if (!shard.unmarked.empty()) {
+    PRISM_CO_CHECK(co_await mark(context, shard.unmarked));
+    shard.unmarked.clear();
+  }
+  if (shard.fence != grant.fence) {
+    PRISM_CO_TRY(const auto last, co_await database_->query(context, select_last_id(options_.table), 1));
+    shard.inherited = std::get<std::int64_t>(last.rows.front().front());
+    shard.fence = grant.fence;
+  }
+
   const auto now = Clock::now();
-  std::vector<std::string> skip;
+  const auto forgotten = [&](const auto& held) { return held.second.until + kLongestBackoff < now; };  // perhaps published by another
+  std::erase_if(shard.keys, forgotten);
+  std::erase_if(shard.rows, forgotten);
+  Skip skip;
   for (const auto& [key, backoff] : shard.keys) {
-    if (backoff.until > now && skip.size() < kMostSkippedKeys) skip.push_back(key);
+    if (backoff.until > now && skip.keys.size() < kMostSkipped) skip.keys.push_back(key);
+  }
+  for (const auto& [id, backoff] : shard.rows) {
+    if (backoff.until > now && skip.ids.size() < kMostSkipped) skip.ids.push_back(id);
   }
   const std::uint32_t lanes = kLanes / kShards;
   PRISM_CO_TRY(const auto pending, co_await database_->query(context,
                                                              select_pending(options_.table, database_->dialect(), shard_number * lanes,
                                                                             (shard_number + 1) * lanes - 1, options_.batch_size, skip),
                                                              options_.batch_size));
-  Round done;
+  if (!skip.keys.empty() || !skip.ids.empty()) done.note = shard.failure;
   if (pending.rows.empty()) co_return done;
   std::vector<std::int64_t> ids;
   std::size_t bytes = 0;
@@ -187,47 +266,97 @@ Task<Result<Round>> Relay::round(Context context, std::uint32_t shard_number, Gr
     ids.push_back(std::get<std::int64_t>(row[0]));
   }
   PRISM_CO_TRY(auto rows, co_await database_->query(context, select_rows(options_.table, ids), ids.size()));
+
+  const auto hold_back = [&](const std::string& key, std::int64_t id) {
+    auto& backoff = key.empty() ? shard.rows[id] : shard.keys[key];
+    backoff.delay = std::clamp(2 * backoff.delay, kFirstBackoff, kLongestBackoff);
+    backoff.until = Clock::now() + backoff.delay;
+  };
   ids.clear();
   Batch<Message> messages;
   std::vector<std::string> keys;
+  FailedKeys unreadable;
+  std::map<std::string, std::set<std::string>> inherited;  // claim_check_ids by topic
+  WallTime since = WallTime::max();
   for (auto& columns : rows.rows) {
-    PRISM_CO_TRY(auto row, read_row(columns, options_.destination_topic));
-    ids.push_back(row.id);
-    keys.push_back(row.message.key);
-    messages.push_back(std::move(row.message));
-  }
-  if (messages.empty()) co_return done;
-  // Whoever lost the lease while it was reading must not begin to publish; one that loses it later repeats, harmlessly.
-  if (context.stopped() || Clock::now() >= grant.safe_until) co_return std::unexpected(context.over(false));
-
-  const std::size_t published_at_most = messages.size();
-  auto results = co_await destination_->publish(context.shielded(kMarkGrace), std::move(messages));
-  std::vector<std::int64_t> published;
-  published.reserve(results.size());
-  std::optional<Error> first_error;
-  for (std::size_t i = 0; i < results.size(); ++i) {
-    if (results[i]) {
-      published.push_back(ids[i]);
-      shard.keys.erase(keys[i]);
+    Row row = read_row(columns, options_.destination_topic);
+    if (!row.message) {
+      done.note = shard.failure = "row " + std::to_string(row.id) + ": " + row.message.error().describe();
+      unreadable.add(row.key);
+      hold_back(row.key, row.id);
       continue;
     }
-    if (!first_error) first_error = results[i].error();
-    // Only the key that fails waits; EARLIER_OF_KEY_FAILED only follows the failure that counted.
-    if (results[i].error().reason == "EARLIER_OF_KEY_FAILED") continue;
-    auto& backoff = shard.keys[keys[i]];
-    backoff.delay = std::clamp(2 * backoff.delay, kFirstKeyBackoff, kLongestKeyBackoff);
-    backoff.until = Clock::now() + backoff.delay;
+    if (unreadable.check(row.key)) continue;
+    const auto* reference = row.message->attribute("claim_check_id");
+    if (reference != nullptr && row.id <= shard.inherited && log_ != nullptr) {
+      inherited[row.message->topic].insert(*reference);
+      since = std::min(since, row.created);
+    }
+    ids.push_back(row.id);
+    keys.push_back(std::move(row.key));
+    messages.push_back(std::move(*row.message));
   }
-  if (!published.empty()) {
-    const bool at_once = options_.strategy == CleanupStrategy::remove && !options_.retention;
-    Batch<Statement> statements;
-    statements.push_back(at_once ? remove(options_.table, published) : mark_published(options_.table, database_->dialect(), published));
-    PRISM_CO_CHECK(co_await database_->atomically(context.shielded(kMarkGrace), std::move(statements)));
+  if (messages.empty()) co_return done;
+  if (!inherited.empty()) {
+    PRISM_CO_TRY(const auto published, co_await find_published(context, std::move(inherited), since));
+    std::size_t kept = 0;
+    for (std::size_t i = 0; i < messages.size(); ++i) {
+      const auto* reference = messages[i].attribute("claim_check_id");
+      if (reference != nullptr && published.contains(*reference)) {
+        shard.unmarked.push_back(ids[i]);
+        continue;
+      }
+      if (kept != i) {
+        messages[kept] = std::move(messages[i]);
+        ids[kept] = ids[i];
+        keys[kept] = std::move(keys[i]);
+      }
+      ++kept;
+    }
+    messages.resize(kept);
+    ids.resize(kept);
+    keys.resize(kept);
   }
-  done.items = published.size();
-  // Nothing went through: the destination is down. Otherwise the keys that failed wait by themselves.
-  if (published.empty() && first_error) co_return std::unexpected(std::move(*first_error));
-  done.more = published.size() == published_at_most || !published.empty();
+
+  std::size_t published = 0;
+  if (!messages.empty()) {
+    const std::size_t attempted = messages.size();
+    // Whoever loses the lease must not publish any more: the log is asked to begin before the grant ends, or not at all.
+    auto results = co_await destination_->publish(context.shielded(kMarkGrace).with_deadline(grant.safe_until), std::move(messages));
+    std::optional<Error> first_error;
+    for (std::size_t i = 0; i < results.size(); ++i) {
+      if (results[i]) {
+        shard.unmarked.push_back(ids[i]);
+        ++published;
+        shard.keys.erase(keys[i]);
+        shard.rows.erase(ids[i]);
+        continue;
+      }
+      const Error& error = results[i].error();
+      // What may be on the log is looked for before it is published again.
+      if (error.retry == Retry::unknown_outcome) shard.inherited = std::max(shard.inherited, ids[i]);
+      if (!first_error) first_error = error;
+    }
+    if (first_error) done.note = shard.failure = first_error->describe();
+    // Nothing went through: the destination is down, and the keeper backs off. Otherwise only the keys that failed wait;
+    // EARLIER_OF_KEY_FAILED only follows the failure that counted.
+    if (published == 0 && attempted > 0 && first_error->code == Code::unavailable) {
+      if (!shard.unmarked.empty()) {
+        PRISM_CO_CHECK(co_await mark(context, shard.unmarked));
+        shard.unmarked.clear();
+      }
+      co_return std::unexpected(std::move(*first_error));
+    }
+    for (std::size_t i = 0; i < results.size(); ++i) {
+      if (!results[i] && results[i].error().reason != "EARLIER_OF_KEY_FAILED") hold_back(keys[i], ids[i]);
+    }
+  }
+  if (!shard.unmarked.empty()) {
+    PRISM_CO_CHECK(co_await mark(context, shard.unmarked));
+    shard.unmarked.clear();
+  }
+  done.items = published;
+  done.more = true;  // whoever failed waits: what is left is looked at again at once
   co_return done;
 }
 
@@ -247,8 +376,8 @@ Task<Result<Round>> Cleanup::round(Context context, std::uint32_t /*shard*/, Gra
   co_return Round{.items = removed, .more = removed == kCleanupRows};
 }
 
-std::unique_ptr<Publisher> make_publisher(std::shared_ptr<SqlDatabase> database, Options options, std::size_t max_body) {
-  return std::make_unique<OutboxPublisher>(std::move(database), std::move(options), max_body);
+std::unique_ptr<Publisher> make_publisher(std::shared_ptr<SqlDatabase> database, Options options, std::size_t max_record_bytes) {
+  return std::make_unique<OutboxPublisher>(std::move(database), std::move(options), max_record_bytes);
 }
 std::unique_ptr<Pattern> make_pattern(Options options) { return std::make_unique<Outbox>(std::move(options)); }
 

@@ -1,5 +1,8 @@
 #include "patterns/outbox/table.h"
 
+#include <time.h>
+
+#include <algorithm>
 #include <nlohmann/json.hpp>
 
 #include "base/base64.h"
@@ -9,15 +12,16 @@ namespace {
 
 std::string q(const std::string& identifier) { return SqlText::quote(identifier); }
 
-// "$1, $2, ..." for ids, padded to the next power of two by repeating the last one, so that few statements are prepared.
-std::string placeholders(const std::vector<std::int64_t>& ids, std::vector<SqlValue>& bind) {
+// "$1, $2, ..." for values, padded to the next power of two by repeating the last one, so that few statements are prepared.
+template <class T>
+std::string placeholders(const std::vector<T>& values, std::vector<SqlValue>& bind) {
   std::size_t n = 1;
-  while (n < ids.size()) n *= 2;
+  while (n < values.size()) n *= 2;
   std::string text;
   text.reserve(n * 6);
   bind.reserve(bind.size() + n);
   for (std::size_t i = 0; i < n; ++i) {
-    bind.emplace_back(ids[std::min(i, ids.size() - 1)]);
+    bind.emplace_back(values[std::min(i, values.size() - 1)]);
     text += (i == 0 ? "$" : ", $") + std::to_string(bind.size());
   }
   return text;
@@ -83,44 +87,43 @@ Statement insert(const std::string& table, SqlDialect /*dialect*/, const Message
 }
 
 Statement select_pending(const std::string& table, SqlDialect dialect, std::uint32_t first_lane, std::uint32_t last_lane,
-                         std::uint32_t rows, const std::vector<std::string>& skip) {
+                         std::uint32_t rows, const Skip& skip) {
   Statement s;
-  const SqlText text{dialect};
-  s.text = "SELECT id, coalesce(octet_length(body), 0) + coalesce(octet_length(headers" +
-           std::string(dialect == SqlDialect::postgresql ? "::text" : "") + "), 0) FROM " + q(table) + " WHERE published_at IS NULL";
-  if (dialect == SqlDialect::sqlite) {
-    // SQLite 3.40 has no octet_length; length() of a blob counts bytes, of text characters, which is near enough for a limit.
-    s.text = "SELECT id, coalesce(length(body), 0) + coalesce(length(headers), 0) FROM " + q(table) + " WHERE published_at IS NULL";
-  }
+  // SQLite 3.40 has no octet_length; length() of a blob counts bytes, of text characters, which is near enough for a limit.
+  const std::string length = dialect == SqlDialect::sqlite ? "length" : "octet_length";
+  const std::string text = dialect == SqlDialect::sqlite ? "" : "::text";
+  s.text = "SELECT id, coalesce(" + length + "(body), 0) + coalesce(" + length + "(headers" + text + "), 0) FROM " + q(table) +
+           " WHERE published_at IS NULL";
   if (first_lane != 0 || last_lane != kLanes - 1) {
-    s.text += " AND " + text.lane("aggregate_id", kLanes) + " BETWEEN $1 AND $2";
+    s.text += " AND " + SqlText{dialect}.lane("aggregate_id", kLanes) + " BETWEEN $1 AND $2";
     s.bind.emplace_back(static_cast<std::int64_t>(first_lane));
     s.bind.emplace_back(static_cast<std::int64_t>(last_lane));
   }
-  for (const auto& key : skip) {
-    s.bind.emplace_back(key);
-    s.text += " AND coalesce(aggregate_id, '') <> $" + std::to_string(s.bind.size());
-  }
+  if (!skip.keys.empty()) s.text += " AND coalesce(aggregate_id, '') NOT IN (" + placeholders(skip.keys, s.bind) + ")";
+  if (!skip.ids.empty()) s.text += " AND id NOT IN (" + placeholders(skip.ids, s.bind) + ")";
   s.bind.emplace_back(static_cast<std::int64_t>(rows));
   s.text += " ORDER BY id LIMIT $" + std::to_string(s.bind.size());
   return s;
 }
 
+Statement select_last_id(const std::string& table) { return {"SELECT coalesce(max(id), 0) FROM " + q(table), {}}; }
+
 Statement select_rows(const std::string& table, const std::vector<std::int64_t>& ids) {
   Statement s;
-  s.text = "SELECT id, topic, message_id, aggregate_id, headers, attributes, body FROM " + q(table) + " WHERE published_at IS NULL AND id IN (";
+  s.text = "SELECT id, topic, message_id, aggregate_id, headers, attributes, body, created_at FROM " + q(table) +
+           " WHERE published_at IS NULL AND id IN (";
   s.text += placeholders(ids, s.bind) + ") ORDER BY id";
   return s;
 }
 
-Result<Row> read_row(std::vector<SqlValue>& columns, const std::string& default_topic) {
-  Row row;
-  row.id = std::get<std::int64_t>(columns[0]);
-  Message& m = row.message;
-  m.topic = text_of(columns[1]);
-  if (!default_topic.empty()) m.topic = default_topic;
+namespace {
+
+Result<Message> read_message(std::vector<SqlValue>& columns, const std::string& default_topic) {
+  Message m;
+  m.topic = default_topic.empty() ? text_of(columns[1]) : default_topic;
   m.id = text_of(columns[2]);
   m.key = text_of(columns[3]);
+  if (m.topic.empty() || m.id.empty()) return fail(Code::data_loss, "OUTBOX_ROW_INVALID", "columns topic and message_id must not be empty");
   if (const auto* json = std::get_if<std::string>(&columns[4])) {
     PRISM_TRY(m.headers, headers_from_json(*json));
   }
@@ -130,6 +133,21 @@ Result<Row> read_row(std::vector<SqlValue>& columns, const std::string& default_
     for (const auto& [name, value] : attributes.items()) m.attributes.emplace_back(name, value.is_string() ? value.get<std::string>() : value.dump());
   }
   if (auto* body = std::get_if<Bytes>(&columns[6])) m.payload = Payload(std::move(*body));
+  return m;
+}
+
+// "2026-01-31 12:34:56[.ffffff]", UTC; the epoch for anything else, which only makes a search begin earlier.
+WallTime read_time(const std::string& text) {
+  std::tm parts{};
+  const char* rest = strptime(text.c_str(), "%Y-%m-%d %H:%M:%S", &parts);
+  return rest != nullptr ? WallTime(std::chrono::seconds(timegm(&parts))) : WallTime();
+}
+
+}  // namespace
+
+Row read_row(std::vector<SqlValue>& columns, const std::string& default_topic) {
+  Row row{.id = std::get<std::int64_t>(columns[0]), .key = text_of(columns[3]), .created = read_time(text_of(columns[7])), .message = {}};
+  row.message = read_message(columns, default_topic);
   return row;
 }
 

@@ -22,14 +22,21 @@ Statement insert(const std::string& table, SqlDialect dialect, const Message& me
 
 struct Row {
   std::int64_t id = 0;
-  Message message;
+  std::string key;
+  WallTime created{};
+  Result<Message> message;  // OUTBOX_ROW_INVALID: somebody wrote a row that cannot be one
 };
 
-// Ids and sizes of the pending rows of some lanes, lowest id first; rows of the keys in `skip` are left out.
+// Ids and sizes of the pending rows of some lanes, lowest id first; rows of these keys and with these ids are left out.
+struct Skip {
+  std::vector<std::string> keys;
+  std::vector<std::int64_t> ids;
+};
 Statement select_pending(const std::string& table, SqlDialect dialect, std::uint32_t first_lane, std::uint32_t last_lane, std::uint32_t rows,
-                         const std::vector<std::string>& skip);
+                         const Skip& skip);
+Statement select_last_id(const std::string& table);  // 0 where there is none
 Statement select_rows(const std::string& table, const std::vector<std::int64_t>& ids);
-Result<Row> read_row(std::vector<SqlValue>& row, const std::string& default_topic);
+Row read_row(std::vector<SqlValue>& row, const std::string& default_topic);
 
 Statement mark_published(const std::string& table, SqlDialect dialect, const std::vector<std::int64_t>& ids);
 Statement remove(const std::string& table, const std::vector<std::int64_t>& ids);
