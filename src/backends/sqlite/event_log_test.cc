@@ -200,6 +200,54 @@ TEST_F(EventLogTest, AFullQueueIsSaid) {
   EXPECT_EQ(results[2].at(0).error().retry, Retry::safe);
 }
 
+// What is queued behind a lock is run as one group; one of it fails, and all others are run again.
+TEST_F(EventLogTest, AppendsAndAcksKeepTheirPlaceWhenTheirGroupIsReplayed) {
+  Process p(runtime, file());
+  make_topic(*p.log, 1);
+  ASSERT_TRUE(append(*p.log, 2, 10).at(0));
+  auto c = *run_blocking(p.log->join(soon(), group()));
+  const auto got = receive(*c, 2);
+  struct Run {
+    static Task<void> append(EventLog* log, Batch<Result<Appended>>* out) {
+      Batch<Record> records(3, Record{.id = "", .key = "k", .headers = {}, .body = Bytes("x"), .time = {}});
+      *out = co_await log->append(Context(), "t", std::move(records));
+    }
+    static Task<void> settle(GroupConsumer* c, std::string token, Batch<Settled>* out) {
+      *out = co_await c->settle(Context(), Batch<Settle>(1, Settle{std::move(token), Settle::Do::ack, {}, ""}));
+    }
+    static Task<void> fail(Engine* engine, Result<void>* out) {
+      *out = co_await engine->write(
+          {}, [](Connection& connection) { return connection.execute("INSERT INTO none VALUES(1)"); }, false);
+    }
+  };
+  std::vector<Batch<Result<Appended>>> appended(2);
+  std::vector<Batch<Settled>> settled(2);
+  Result<void> failed;
+  {
+    Scope scope;
+    auto lock = run_blocking(p.engine->lock({}));
+    ASSERT_TRUE(lock);
+    scope.spawn(Run::append(p.log.get(), &appended[0]));
+    scope.spawn(Run::settle(c.get(), got[1].token, &settled[0]));
+    scope.spawn(Run::fail(p.engine.get(), &failed));
+    scope.spawn(Run::append(p.log.get(), &appended[1]));
+    scope.spawn(Run::settle(c.get(), got[0].token, &settled[1]));
+    run_blocking((*lock)->rollback({}));
+    scope.join_blocking();
+  }
+  EXPECT_FALSE(failed);
+  std::uint64_t next = 2;
+  for (const auto& batch : appended) {
+    for (const auto& r : batch) EXPECT_EQ(r->at.parts().at(0).offset, next++);
+  }
+  EXPECT_EQ(settled[0].at(0), Settled::ok);
+  EXPECT_EQ(settled[1].at(0), Settled::ok);
+  const auto floors = run_blocking(p.log->floors({}, "t", "g"));
+  EXPECT_EQ(floors->at(0).acked_below, 2U);
+  EXPECT_EQ(floors->at(0).end, 8U);
+  run_blocking(c->close({}));
+}
+
 // Deliveries are noted although nothing was settled: a record that ends its process each time is found out.
 TEST_F(EventLogTest, AttemptsOutliveTheConsumer) {
   const EventLogOptions mortal{.session_timeout = std::chrono::milliseconds(400), .heartbeat = std::chrono::hours(1)};
