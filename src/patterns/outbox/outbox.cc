@@ -23,9 +23,6 @@ constexpr Clock::duration kMarkGrace = std::chrono::seconds(30);
 constexpr Clock::duration kFirstBackoff = std::chrono::milliseconds(100);
 constexpr Clock::duration kLongestBackoff = std::chrono::seconds(30);
 constexpr std::size_t kMostSkipped = 1000;  // keys, and rows without a key, that a round leaves out
-constexpr std::size_t kReadBytes = 4UL << 20;
-constexpr Clock::duration kReadPatience = std::chrono::seconds(5);
-constexpr auto kClockDifference = std::chrono::minutes(1);
 constexpr std::uint32_t kCleanupRows = 500;
 
 class OutboxPublisher final : public Publisher {
@@ -157,7 +154,7 @@ class Outbox final : public Pattern {
       PRISM_CO_CHECK(co_await database->create_table(context, spec));
     }
     assembly.pending_references()->add(std::make_shared<Pending>(database, options_.table));
-    assembly.add(std::make_shared<Relay>(assembly.namespace_name(), database, std::shared_ptr<Publisher>(std::move(below.publish)), options_, assembly.log()));
+    assembly.add(std::make_shared<Relay>(assembly.namespace_name(), database, std::shared_ptr<Publisher>(std::move(below.publish)), options_));
     if (options_.retention) assembly.add(std::make_shared<Cleanup>(assembly.namespace_name(), database, options_));
     below.publish = make_publisher(std::move(database), options_, assembly.log()->features().max_record_bytes);
     co_return below;
@@ -170,12 +167,10 @@ class Outbox final : public Pattern {
 
 }  // namespace
 
-Relay::Relay(std::string namespace_name, std::shared_ptr<SqlDatabase> database, std::shared_ptr<Publisher> destination, Options options,
-             std::shared_ptr<EventLog> log)
+Relay::Relay(std::string namespace_name, std::shared_ptr<SqlDatabase> database, std::shared_ptr<Publisher> destination, Options options)
     : database_(std::move(database)),
       destination_(std::move(destination)),
       options_(std::move(options)),
-      log_(std::move(log)),
       info_{.name = namespace_name + "/outbox/relay",
             .shards = kShards,
             .interval = options_.interval,
@@ -194,39 +189,6 @@ Task<Result<void>> Relay::mark(Context context, std::vector<std::int64_t> ids) {
   co_return {};
 }
 
-Task<Result<std::set<std::string>>> Relay::find_published(Context context, std::map<std::string, std::set<std::string>> ids_by_topic,
-                                                          WallTime since) {
-  static const std::string header = header_of_attribute("claim_check_id");
-  std::set<std::string> found;
-  for (const auto& [topic, ids] : ids_by_topic) {
-    auto end = co_await log_->end(context, topic);
-    if (!end && end.error().reason == "TOPIC_NOT_FOUND") continue;
-    if (!end) co_return std::unexpected(std::move(end).error());
-    for (const auto& part : end->parts()) {
-      // A record was appended after its row was made, but for the difference of the two clocks.
-      PRISM_CO_TRY(auto reader, co_await log_->read(context, topic, part.partition, Start{since - kClockDifference}));
-      Result<void> read;
-      for (bool more = true; more;) {
-        auto records = co_await reader->next(context.with_timeout(kReadPatience), kReadBytes);
-        if (!records) {
-          read = std::unexpected(std::move(records).error());
-          break;
-        }
-        more = !records->empty();
-        for (const auto& [record, at] : *records) {
-          for (const auto& [name, value] : record.headers) {
-            if (name == header && ids.contains(value.str())) found.insert(value.str());
-          }
-          more = more && at.parts().front().offset < part.offset;
-        }
-      }
-      co_await reader->close(context);
-      if (!read) co_return std::unexpected(std::move(read).error());
-    }
-  }
-  co_return found;
-}
-
 Task<Result<Round>> Relay::round(Context context, std::uint32_t shard_number, Grant grant) {
   Shard& shard = shards_[shard_number];
   Round done;
@@ -234,12 +196,6 @@ Task<Result<Round>> Relay::round(Context context, std::uint32_t shard_number, Gr
     PRISM_CO_CHECK(co_await mark(context, shard.unmarked));
     shard.unmarked.clear();
   }
-  if (shard.fence != grant.fence) {
-    PRISM_CO_TRY(const auto last, co_await database_->query(context, select_last_id(options_.table), 1));
-    shard.inherited = std::get<std::int64_t>(last.rows.front().front());
-    shard.fence = grant.fence;
-  }
-
   const auto now = Clock::now();
   const auto forgotten = [&](const auto& held) { return held.second.until + kLongestBackoff < now; };  // perhaps published by another
   std::erase_if(shard.keys, forgotten);
@@ -276,8 +232,6 @@ Task<Result<Round>> Relay::round(Context context, std::uint32_t shard_number, Gr
   Batch<Message> messages;
   std::vector<std::string> keys;
   FailedKeys unreadable;
-  std::map<std::string, std::set<std::string>> inherited;  // claim_check_ids by topic
-  WallTime since = WallTime::max();
   for (auto& columns : rows.rows) {
     Row row = read_row(columns, options_.destination_topic);
     if (!row.message) {
@@ -287,69 +241,32 @@ Task<Result<Round>> Relay::round(Context context, std::uint32_t shard_number, Gr
       continue;
     }
     if (unreadable.check(row.key)) continue;
-    const auto* reference = row.message->attribute("claim_check_id");
-    if (reference != nullptr && row.id <= shard.inherited && log_ != nullptr) {
-      inherited[row.message->topic].insert(*reference);
-      since = std::min(since, row.created);
-    }
     ids.push_back(row.id);
     keys.push_back(std::move(row.key));
     messages.push_back(std::move(*row.message));
   }
   if (messages.empty()) co_return done;
-  if (!inherited.empty()) {
-    PRISM_CO_TRY(const auto published, co_await find_published(context, std::move(inherited), since));
-    std::size_t kept = 0;
-    for (std::size_t i = 0; i < messages.size(); ++i) {
-      const auto* reference = messages[i].attribute("claim_check_id");
-      if (reference != nullptr && published.contains(*reference)) {
-        shard.unmarked.push_back(ids[i]);
-        continue;
-      }
-      if (kept != i) {
-        messages[kept] = std::move(messages[i]);
-        ids[kept] = ids[i];
-        keys[kept] = std::move(keys[i]);
-      }
-      ++kept;
-    }
-    messages.resize(kept);
-    ids.resize(kept);
-    keys.resize(kept);
-  }
 
-  std::size_t published = 0;
-  if (!messages.empty()) {
-    const std::size_t attempted = messages.size();
-    // Whoever loses the lease must not publish any more: the log is asked to begin before the grant ends, or not at all.
-    auto results = co_await destination_->publish(context.shielded(kMarkGrace).with_deadline(grant.safe_until), std::move(messages));
-    std::optional<Error> first_error;
-    for (std::size_t i = 0; i < results.size(); ++i) {
-      if (results[i]) {
-        shard.unmarked.push_back(ids[i]);
-        ++published;
-        shard.keys.erase(keys[i]);
-        shard.rows.erase(ids[i]);
-        continue;
-      }
-      const Error& error = results[i].error();
-      // What may be on the log is looked for before it is published again.
-      if (error.retry == Retry::unknown_outcome) shard.inherited = std::max(shard.inherited, ids[i]);
-      if (!first_error) first_error = error;
+  const std::size_t attempted = messages.size();
+  // Whoever loses the lease must not publish any more: the log is asked to begin before the grant ends, or not at all.
+  auto results = co_await destination_->publish(context.shielded(kMarkGrace).with_deadline(grant.safe_until), std::move(messages));
+  std::optional<Error> first_error;
+  for (std::size_t i = 0; i < results.size(); ++i) {
+    if (!results[i]) {
+      if (!first_error) first_error = results[i].error();
+      continue;
     }
-    if (first_error) done.note = shard.failure = first_error->describe();
-    // Nothing went through: the destination is down, and the keeper backs off. Otherwise only the keys that failed wait;
-    // EARLIER_OF_KEY_FAILED only follows the failure that counted.
-    if (published == 0 && attempted > 0 && first_error->code == Code::unavailable) {
-      if (!shard.unmarked.empty()) {
-        PRISM_CO_CHECK(co_await mark(context, shard.unmarked));
-        shard.unmarked.clear();
-      }
-      co_return std::unexpected(std::move(*first_error));
-    }
-    for (std::size_t i = 0; i < results.size(); ++i) {
-      if (!results[i] && results[i].error().reason != "EARLIER_OF_KEY_FAILED") hold_back(keys[i], ids[i]);
-    }
+    shard.unmarked.push_back(ids[i]);
+    shard.keys.erase(keys[i]);
+    shard.rows.erase(ids[i]);
+  }
+  const std::size_t published = shard.unmarked.size();
+  // Nothing went through: the destination is down, and the keeper backs off. Otherwise only the keys that failed wait;
+  // EARLIER_OF_KEY_FAILED only follows the failure that counted.
+  if (published == 0 && attempted > 0 && first_error->code == Code::unavailable) co_return std::unexpected(std::move(*first_error));
+  if (first_error) done.note = shard.failure = first_error->describe();
+  for (std::size_t i = 0; i < results.size(); ++i) {
+    if (!results[i] && results[i].error().reason != "EARLIER_OF_KEY_FAILED") hold_back(keys[i], ids[i]);
   }
   if (!shard.unmarked.empty()) {
     PRISM_CO_CHECK(co_await mark(context, shard.unmarked));

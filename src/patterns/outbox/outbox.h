@@ -4,7 +4,6 @@
 
 #include <map>
 #include <memory>
-#include <set>
 #include <string>
 #include <vector>
 
@@ -29,14 +28,9 @@ std::unique_ptr<Publisher> make_publisher(std::shared_ptr<SqlDatabase> database,
 // to one shard, a shard has one batch in flight and takes its lowest ids first; a row that fails holds back the later ones of
 // its key only. A second runner (a process stopped past its lease and let go again) repeats rows that the first has published:
 // repeats carry the same id, and first occurrences stay in order.
-//
-// A repeat of a checked-in message could outlive its payload, which is deleted when the first copy is acknowledged. So a row
-// with a reference that a predecessor may have published is looked for on the log first, by its claim_check_id.
 class Relay final : public Job {
  public:
-  // `log`: what the destination writes to; null: repeats of checked-in messages are not looked for.
-  Relay(std::string namespace_name, std::shared_ptr<SqlDatabase> database, std::shared_ptr<Publisher> destination, Options options,
-        std::shared_ptr<EventLog> log = nullptr);
+  Relay(std::string namespace_name, std::shared_ptr<SqlDatabase> database, std::shared_ptr<Publisher> destination, Options options);
   const JobInfo& info() const noexcept override { return info_; }
   Task<Result<Round>> round(Context context, std::uint32_t shard, Grant grant) override;
   Task<void> wait(Context context, EventLoop& loop, Clock::duration at_most) override;
@@ -52,16 +46,11 @@ class Relay final : public Job {
     std::map<std::int64_t, Backoff> rows;      // without a key that failed, and rows that cannot be read
     std::vector<std::int64_t> unmarked;        // published, and then marking failed: before anything else it is done again
     std::string failure;                       // of what is held back
-    std::uint64_t fence = 0;                   // of the grant that the following holds for
-    std::int64_t inherited = 0;                // rows up to this id may have been published by a predecessor
   };
   Task<Result<void>> mark(Context context, std::vector<std::int64_t> ids);
-  // Which of these are on the log already.
-  Task<Result<std::set<std::string>>> find_published(Context context, std::map<std::string, std::set<std::string>> ids_by_topic, WallTime since);
   std::shared_ptr<SqlDatabase> database_;
   std::shared_ptr<Publisher> destination_;
   Options options_;
-  std::shared_ptr<EventLog> log_;
   JobInfo info_;
   std::vector<Shard> shards_;
 };

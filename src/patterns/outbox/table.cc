@@ -1,7 +1,5 @@
 #include "patterns/outbox/table.h"
 
-#include <time.h>
-
 #include <algorithm>
 #include <nlohmann/json.hpp>
 
@@ -106,11 +104,9 @@ Statement select_pending(const std::string& table, SqlDialect dialect, std::uint
   return s;
 }
 
-Statement select_last_id(const std::string& table) { return {"SELECT coalesce(max(id), 0) FROM " + q(table), {}}; }
-
 Statement select_rows(const std::string& table, const std::vector<std::int64_t>& ids) {
   Statement s;
-  s.text = "SELECT id, topic, message_id, aggregate_id, headers, attributes, body, created_at FROM " + q(table) +
+  s.text = "SELECT id, topic, message_id, aggregate_id, headers, attributes, body FROM " + q(table) +
            " WHERE published_at IS NULL AND id IN (";
   s.text += placeholders(ids, s.bind) + ") ORDER BY id";
   return s;
@@ -136,17 +132,10 @@ Result<Message> read_message(std::vector<SqlValue>& columns, const std::string& 
   return m;
 }
 
-// "2026-01-31 12:34:56[.ffffff]", UTC; the epoch for anything else, which only makes a search begin earlier.
-WallTime read_time(const std::string& text) {
-  std::tm parts{};
-  const char* rest = strptime(text.c_str(), "%Y-%m-%d %H:%M:%S", &parts);
-  return rest != nullptr ? WallTime(std::chrono::seconds(timegm(&parts))) : WallTime();
-}
-
 }  // namespace
 
 Row read_row(std::vector<SqlValue>& columns, const std::string& default_topic) {
-  Row row{.id = std::get<std::int64_t>(columns[0]), .key = text_of(columns[3]), .created = read_time(text_of(columns[7])), .message = {}};
+  Row row{.id = std::get<std::int64_t>(columns[0]), .key = text_of(columns[3]), .message = {}};
   row.message = read_message(columns, default_topic);
   return row;
 }

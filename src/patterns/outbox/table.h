@@ -23,7 +23,6 @@ Statement insert(const std::string& table, SqlDialect dialect, const Message& me
 struct Row {
   std::int64_t id = 0;
   std::string key;
-  WallTime created{};
   Result<Message> message;  // OUTBOX_ROW_INVALID: somebody wrote a row that cannot be one
 };
 
@@ -34,7 +33,6 @@ struct Skip {
 };
 Statement select_pending(const std::string& table, SqlDialect dialect, std::uint32_t first_lane, std::uint32_t last_lane, std::uint32_t rows,
                          const Skip& skip);
-Statement select_last_id(const std::string& table);  // 0 where there is none
 Statement select_rows(const std::string& table, const std::vector<std::int64_t>& ids);
 Row read_row(std::vector<SqlValue>& row, const std::string& default_topic);
 
