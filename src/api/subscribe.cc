@@ -65,6 +65,9 @@ void set_error(Event* event, const Error& error) {
   to_proto(error, event->mutable_error());
 }
 
+// Was the message dealt with by every group, and its payload cleaned up? Said before the first byte.
+bool is_repeat(const Error& error) { return error.reason == kMessageRepeated; }
+
 // Is it small enough for one frame, and there in one piece?
 bool at_hand(const Payload& payload) { return payload.is_inline() && payload.buffered().size() <= kMaxEventBytes; }
 
@@ -132,6 +135,7 @@ class SimpleSubscriber {
     std::size_t bytes = 0;
     if (at_hand(payload) || (payload.size() && *payload.size() <= kMaxEventBytes)) {
       auto whole = co_await payload.collect(context_, kMaxEventBytes);
+      if (!whole && is_repeat(whole.error())) co_return settle;
       if (whole) {
         event.set_payload(whole->data(), whole->size());
         bytes = whole->size();
@@ -145,6 +149,7 @@ class SimpleSubscriber {
       for (bool last = false; !last;) {
         // One piece is read ahead to know which one is the last; the source gives an empty one at the end.
         auto piece = co_await payload.next(context_, kPartBytes);
+        if (!piece && is_repeat(piece.error())) co_return settle;
         if (!piece) {
           note(piece.error(), event, settle);
           last = true;
@@ -625,24 +630,32 @@ class StreamSubscriber {
   Task<bool> send_large(Batch<Received>& batch, std::size_t i, Clock::time_point& extended) {
     Received& received = batch[i];
     Payload payload = std::move(received.message.payload);
+    const bool in_one_piece = payload.size() && *payload.size() <= kMaxEventBytes;
+    auto piece = in_one_piece ? co_await payload.collect(context_, kMaxEventBytes) : co_await payload.next(context_, kPartBytes);
+    if (!piece && is_repeat(piece.error())) {
+      Batch<Settle> settles;
+      settles.push_back({received.token, Settle::Do::ack, {}, {}});
+      co_await subscription_->settle(context_.shielded(kCloseGrace), std::move(settles));
+      credit_->settled(received.token);
+      credit_changed_.notify();
+      co_return true;
+    }
     auto* event = (co_await begin_events())->Add();
     to_event(received, topic_, event);
     event->set_ack_token(received.token);
     outgoing().large = true;
     std::uint64_t total = 0;
-    if (payload.size() && *payload.size() <= kMaxEventBytes) {
-      auto whole = co_await payload.collect(context_, kMaxEventBytes);
-      if (whole) {
-        event->set_payload(whole->data(), whole->size());
-        total = whole->size();
+    if (in_one_piece) {
+      if (piece) {
+        event->set_payload(piece->data(), piece->size());
+        total = piece->size();
       } else {
-        set_error(event, whole.error());
+        set_error(event, piece.error());
       }
       send_events(total);
     } else {
       EventBytes at{payload.size()};
       for (bool last = false; !last;) {
-        auto piece = co_await payload.next(context_, kPartBytes);
         if (!piece) {
           if (call_->cancelled()) co_return false;
           last = true;
@@ -662,6 +675,7 @@ class StreamSubscriber {
         if (gone()) co_return false;
         co_await keep_alive(batch, i, extended);
         if (!last) {
+          piece = co_await payload.next(context_, kPartBytes);
           event = (co_await begin_events())->Add();
           event->set_id(received.message.id);
           outgoing().large = true;

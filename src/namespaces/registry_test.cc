@@ -285,6 +285,54 @@ namespaces:
   run_blocking(b->close(Context()));
 }
 
+// A relay that was killed, or that lost its lease, publishes a message again. proves: O-15, C-23
+TEST_F(RegistryTest, ARepeatWhosePayloadIsGoneIsToldFromAMissingPayload) {
+  open(R"(
+namespaces:
+  - name: media
+    patterns: [claim-check]
+    claim_check: {threshold: 1kB, storage: {backend: s3}, cleanup: {interval: 20ms}}
+    backend: {type: kafka, topic: t}
+  - {name: raw, backend: {type: kafka, topic: t}}
+)");
+  ASSERT_TRUE(publish("media", "", std::string(5000, 'x'), "k"));
+  auto subscription = subscribe("media", "", "g");
+  auto first = receive_one(*subscription);
+  // The same record once more, and one that refers to an object that nobody ever stored.
+  const auto repeat = [&](std::string id) {
+    Message m;
+    m.topic = "t";
+    m.id = first.message.id;
+    m.key = "k";
+    m.attributes = first.message.attributes;
+    if (!id.empty()) {
+      m.set_attribute("claim_check_id", id);
+      m.set_attribute("claim_check_key", "claim-checks/" + id);
+    }
+    Batch<Message> batch;
+    batch.push_back(std::move(m));
+    ASSERT_TRUE(run_blocking(registry->find("raw")->publisher().publish(Context(), std::move(batch))).front());
+  };
+  EXPECT_EQ(body(first), std::string(5000, 'x'));
+  ack(*subscription, first);
+  settle_down();
+  ASSERT_EQ(objects(), 0U);
+  repeat({});
+  repeat(uuid7());
+  const auto reason = [](Received& received) {
+    auto all = run_blocking(received.message.payload.collect(Context(), 1 << 20));
+    return all ? std::string("none") : all.error().reason;
+  };
+  auto second = receive_one(*subscription);
+  EXPECT_EQ(second.message.id, first.message.id);
+  EXPECT_EQ(reason(second), kMessageRepeated);
+  ack(*subscription, second);
+  auto third = receive_one(*subscription);
+  EXPECT_EQ(reason(third), "PAYLOAD_MISSING");
+  ack(*subscription, third);
+  run_blocking(subscription->close(Context()));
+}
+
 // proves: O-14, O-15, O-01
 TEST_F(RegistryTest, RowsThatWereCommittedBeforeARestartAreRelayed) {
   open(kChain);

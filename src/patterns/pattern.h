@@ -17,6 +17,10 @@
 
 namespace prism {
 
+// A payload that fails with this reason belongs to a repeat of a message that every group has acknowledged, and was cleaned up since:
+// the delivery is to be acknowledged and not shown.
+inline constexpr std::string_view kMessageRepeated = "MESSAGE_REPEATED";
+
 // What Prism itself notes on a message on its way through the chain ("claim_check_id"). On the log they are headers
 // "prism-claim-check-id"; a client sees them on request only.
 using Attributes = std::vector<std::pair<std::string, std::string>>;

@@ -23,7 +23,7 @@ CONFIG = {
                     "type": "claim-check",
                     "threshold": THRESHOLD,
                     "storage": "s3",
-                    "cleanup": {"strategy": "on_consume", "orphan_age": "10s", "interval": "100ms"},
+                    "cleanup": {"strategy": "on_consume", "orphan_age": "40s", "interval": "100ms"},
                 },
                 {"type": "pub-sub"},
             ],
@@ -150,7 +150,7 @@ def pieces(payload: bytes) -> Iterator[bytes]:
         yield payload[begin : begin + 100_000]
 
 
-def nothing_dangles(server: PrismTestServer, timeout: float = 90) -> dict[str, object]:
+def nothing_dangles(server: PrismTestServer, timeout: float = 150) -> dict[str, object]:
     """Waits until no row is pending and no object is left, and says what it found at last."""
     state: dict[str, object] = {}
 

@@ -174,11 +174,11 @@ class ObjectSource final : public ByteSource {
     std::string key;
     std::uint64_t size = 0;
     std::optional<std::uint32_t> crc32c;
-    std::string cursor;  // the cleaner's, in the state store
-    std::uint64_t offset = 0;
+    std::string topic;
+    std::optional<PositionPart> at;  // of the record
   };
-  ObjectSource(std::shared_ptr<ObjectStore> store, std::shared_ptr<KeyValueStore> state, Reference reference)
-      : store_(std::move(store)), state_(std::move(state)), reference_(std::move(reference)) {}
+  ObjectSource(std::shared_ptr<ObjectStore> store, std::shared_ptr<const Site> site, Reference reference)
+      : store_(std::move(store)), site_(std::move(site)), reference_(std::move(reference)) {}
 
   Task<Result<Bytes>> next(Context context, std::size_t max) override {
     if (!payload_) {
@@ -206,8 +206,20 @@ class ObjectSource final : public ByteSource {
   }
   Task<Result<Bytes>> missing(Context context, Error error) {
     if (error.reason != "OBJECT_NOT_FOUND") co_return std::unexpected(std::move(error));
-    auto cursor = co_await read_cursor(context, state_, reference_.cursor);
-    if (cursor && *cursor > reference_.offset) {
+    std::uint64_t cursor = 0;
+    bool repeated = false;
+    if (const auto& at = reference_.at) {
+      PRISM_CO_TRY(cursor, co_await read_cursor(context, site_->state, cursor_key(site_->namespace_name, reference_.topic, at->source, at->partition)));
+      if (cursor <= at->offset) {
+        PRISM_CO_TRY(repeated, co_await acknowledged_elsewhere(context, *site_, reference_.topic, reference_.id, *at));
+      }
+    }
+    if (repeated) {
+      co_return fail(Error{Code::failed_precondition, std::string(kMessageRepeated),
+                           "the payload " + reference_.uri + " was cleaned up after every consumer group had acknowledged the message; this is a repeat of it",
+                           "nothing is to be done: the message was dealt with", Retry::never, {}, {{"claim_check_id", reference_.id}}});
+    }
+    if (reference_.at && cursor > reference_.at->offset) {
       co_return fail(Error{Code::failed_precondition, "PAYLOAD_EXPIRED",
                            "the payload " + reference_.uri + " was cleaned up after every consumer group had acknowledged it",
                            "for replay keep payloads for a time: cleanup: {strategy: retention, ttl: ...}", Retry::never, {},
@@ -218,7 +230,7 @@ class ObjectSource final : public ByteSource {
   }
 
   std::shared_ptr<ObjectStore> store_;
-  std::shared_ptr<KeyValueStore> state_;
+  std::shared_ptr<const Site> site_;
   Reference reference_;
   std::optional<Payload> payload_;
   std::uint32_t crc_ = 0;
@@ -236,8 +248,8 @@ class FailingSource final : public ByteSource {
 
 class DecodingSubscription final : public Subscription {
  public:
-  DecodingSubscription(std::unique_ptr<Subscription> next, Assembly::FindObjectStore find, std::shared_ptr<KeyValueStore> state, std::string ns)
-      : next_(std::move(next)), find_(std::move(find)), state_(std::move(state)), namespace_(std::move(ns)) {}
+  DecodingSubscription(std::unique_ptr<Subscription> next, Assembly::FindObjectStore find, std::shared_ptr<const Site> site)
+      : next_(std::move(next)), find_(std::move(find)), site_(std::move(site)) {}
 
   Task<Result<Batch<Received>>> receive(Context context, std::size_t max, std::size_t max_bytes) override {
     auto batch = co_await next_->receive(std::move(context), max, max_bytes);
@@ -260,42 +272,36 @@ class DecodingSubscription final : public Subscription {
       return value != nullptr ? *value : std::string();
     };
     ObjectSource::Reference reference{.id = text("claim_check_id"), .uri = text("claim_check_uri"), .key = text("claim_check_key"),
-                                      .size = to_number(message.attribute("payload_size")), .crc32c = {}, .cursor = {}, .offset = 0};
+                                      .size = to_number(message.attribute("payload_size")), .crc32c = {}, .topic = message.topic, .at = {}};
     if (const auto* crc = message.attribute("claim_check_crc32c")) reference.crc32c = static_cast<std::uint32_t>(to_number(crc));
-    if (!received.at.parts().empty()) {
-      const auto& part = received.at.parts().front();
-      reference.cursor = cursor_key(namespace_, message.topic, part.source, part.partition);
-      reference.offset = part.offset;
-    }
+    if (!received.at.parts().empty()) reference.at = received.at.parts().front();
     const auto size = reference.size;
     auto store = find_(text("claim_check_backend"), text("claim_check_bucket"));
     if (!store) {
       message.payload = Payload(std::make_unique<FailingSource>(std::move(store).error()), size);
       return;
     }
-    message.payload = Payload(std::make_unique<ObjectSource>(std::move(*store), state_, std::move(reference)), size);
+    message.payload = Payload(std::make_unique<ObjectSource>(std::move(*store), site_, std::move(reference)), size);
   }
 
   std::unique_ptr<Subscription> next_;
   Assembly::FindObjectStore find_;
-  std::shared_ptr<KeyValueStore> state_;
-  std::string namespace_;
+  std::shared_ptr<const Site> site_;
 };
 
 class Decoder final : public Subscriber {
  public:
-  Decoder(std::unique_ptr<Subscriber> next, Assembly::FindObjectStore find, std::shared_ptr<KeyValueStore> state, std::string ns)
-      : next_(std::move(next)), find_(std::move(find)), state_(std::move(state)), namespace_(std::move(ns)) {}
+  Decoder(std::unique_ptr<Subscriber> next, Assembly::FindObjectStore find, Site site)
+      : next_(std::move(next)), find_(std::move(find)), site_(std::make_shared<const Site>(std::move(site))) {}
   Task<Result<std::unique_ptr<Subscription>>> subscribe(Context context, GroupSpec spec) override {
     PRISM_CO_TRY(auto below, co_await next_->subscribe(std::move(context), std::move(spec)));
-    co_return std::make_unique<DecodingSubscription>(std::move(below), find_, state_, namespace_);
+    co_return std::make_unique<DecodingSubscription>(std::move(below), find_, site_);
   }
 
  private:
   std::unique_ptr<Subscriber> next_;
   Assembly::FindObjectStore find_;
-  std::shared_ptr<KeyValueStore> state_;
-  std::string namespace_;
+  std::shared_ptr<const Site> site_;
 };
 
 constexpr std::size_t kListedAtOnce = 1000;
@@ -350,9 +356,8 @@ class ClaimCheck final : public Pattern {
 std::unique_ptr<Publisher> make_publisher(std::unique_ptr<Publisher> next, std::shared_ptr<ObjectStore> store, Options options) {
   return std::make_unique<ClaimCheckPublisher>(std::move(next), std::move(store), std::move(options));
 }
-std::unique_ptr<Subscriber> make_decoder(std::unique_ptr<Subscriber> next, Assembly::FindObjectStore find, std::shared_ptr<KeyValueStore> state,
-                                         std::string namespace_name) {
-  return std::make_unique<Decoder>(std::move(next), std::move(find), std::move(state), std::move(namespace_name));
+std::unique_ptr<Subscriber> make_decoder(std::unique_ptr<Subscriber> next, Assembly::FindObjectStore find, Site site) {
+  return std::make_unique<Decoder>(std::move(next), std::move(find), std::move(site));
 }
 std::unique_ptr<Pattern> make_pattern(Options options) { return std::make_unique<ClaimCheck>(std::move(options)); }
 
@@ -367,7 +372,9 @@ PatternType pattern_type() {
           },
       .decode =
           [](std::unique_ptr<Subscriber> next, Assembly& assembly) {
-            return make_decoder(std::move(next), assembly.object_stores(), assembly.state(), assembly.namespace_name());
+            return make_decoder(std::move(next), assembly.object_stores(),
+                                Site{.namespace_name = assembly.namespace_name(), .options = {}, .log = assembly.log(), .store = {},
+                                     .state = assembly.state(), .topics = assembly.topics(), .pending = {}, .groups = assembly.consumer_groups()});
           },
   };
 }

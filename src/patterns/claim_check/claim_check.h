@@ -7,6 +7,7 @@
 #include <string>
 
 #include "patterns/assembly.h"
+#include "patterns/claim_check/cleanup.h"
 #include "patterns/claim_check/options.h"
 #include "patterns/components.h"
 #include "patterns/pattern.h"
@@ -20,10 +21,10 @@ extern const PatternInfo kInfo;
 std::unique_ptr<Publisher> make_publisher(std::unique_ptr<Publisher> next, std::shared_ptr<ObjectStore> store, Options options);
 
 // On the way in, in every namespace whatever its chain: a record that carries a reference gets a payload that is fetched when
-// it is read and checked against the checksum of the upload. A reference names its store. `state` tells what clean-up has
-// deleted (PAYLOAD_EXPIRED) from what is missing (PAYLOAD_MISSING).
-std::unique_ptr<Subscriber> make_decoder(std::unique_ptr<Subscriber> next, Assembly::FindObjectStore find,
-                                         std::shared_ptr<KeyValueStore> state, std::string namespace_name);
+// it is read and checked against the checksum of the upload. A reference names its store. What is gone is PAYLOAD_EXPIRED (cleaned up
+// below the cursor), kMessageRepeated (another record of the same message was acknowledged by all groups) or PAYLOAD_MISSING. Of the
+// site only log, state, topics, groups and the namespace's name are used.
+std::unique_ptr<Subscriber> make_decoder(std::unique_ptr<Subscriber> next, Assembly::FindObjectStore find, Site site);
 
 std::unique_ptr<Pattern> make_pattern(Options options);
 PatternType pattern_type();

@@ -12,6 +12,10 @@ namespace {
 constexpr std::size_t kReadBytes = 4UL << 20;   // records looked at in one step
 constexpr std::size_t kListAtOnce = 500;
 constexpr std::size_t kMostCandidates = 10'000;  // objects that one round looks for references to
+constexpr std::chrono::minutes kClockSkew{1};  // between this machine's clock and the log's
+constexpr Clock::duration kEndPatience = std::chrono::seconds(2);  // a reader that gives nothing for so long has come to the end
+constexpr std::size_t kMostLookedAt = 64UL << 20;  // bytes of records in search of one
+constexpr std::size_t kRecordOverhead = 256;
 constexpr Clock::duration kReadPatience = std::chrono::seconds(5);  // for records that are known to exist
 
 const std::string& id_header() {
@@ -79,6 +83,31 @@ Task<Result<std::vector<std::uint64_t>>> lowest_floors(Context context, Site sit
     }
   }
   co_return floor;
+}
+
+Task<Result<bool>> acknowledged_elsewhere(Context context, Site site, std::string topic, std::string claim_check_id, PositionPart at) {
+  PRISM_CO_TRY(const auto info, co_await site.topics->ensure(context, topic));
+  PRISM_CO_TRY(const auto floor, co_await lowest_floors(context, site, info));
+  // No record can refer to a payload before it was uploaded.
+  Start start;
+  if (const auto uploaded = uuid7_time(claim_check_id)) start.at = *uploaded - kClockSkew;
+  PRISM_CO_TRY(auto reader, co_await site.log->read(context, topic, std::nullopt, start));
+  bool found = false;
+  std::optional<Error> problem;
+  for (std::size_t looked_at = 0; !found && looked_at < kMostLookedAt;) {
+    auto records = co_await reader->next(context.with_timeout(kEndPatience), kReadBytes);
+    if (!records) problem = std::move(records).error();
+    if (problem || records->empty()) break;
+    for (const auto& [record, position] : *records) {
+      looked_at += record.body.size() + kRecordOverhead;
+      const auto& part = position.parts().front();
+      if (header(record, id_header()) != claim_check_id || (part.partition == at.partition && part.offset == at.offset)) continue;
+      found = found || (part.partition < floor.size() && floor[part.partition] != UINT64_MAX && part.offset < floor[part.partition]);
+    }
+  }
+  co_await reader->close(context);
+  if (problem && problem->code != Code::deadline_exceeded) co_return std::unexpected(std::move(*problem));
+  co_return found;
 }
 
 Task<Result<bool>> caught_up(Context context, Site site) {

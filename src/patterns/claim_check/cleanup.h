@@ -70,6 +70,10 @@ class Sweeper final : public Job {
 // Has the cleaner passed every record that all groups have acknowledged?
 Task<Result<bool>> caught_up(Context context, Site site);
 
+// Does another record than the one at `at` refer to the same payload, and has every group that counts acknowledged it? A relay that was
+// killed, or lost its lease, publishes a message again; its payload may be gone by the time the repeat is delivered.
+Task<Result<bool>> acknowledged_elsewhere(Context context, Site site, std::string topic, std::string claim_check_id, PositionPart at);
+
 // Since when the state store knows the namespace: noted when it is first asked.
 Task<Result<WallTime>> known_since(Context context, std::shared_ptr<KeyValueStore> state, std::string namespace_name);
 
