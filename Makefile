@@ -16,7 +16,7 @@ define build
 	scripts/install-deps
 	@mkdir -p build/$(1)
 	cmake --preset $(1) -DCMAKE_CXX_COMPILER=clang++-$(CLANG) > build/$(1)/configure.log || { cat build/$(1)/configure.log; exit 1; }
-	cmake --build build/$(1) -j $(JOBS) $(if $(2),--target $(2))
+	cmake --build --preset $(1) -j $(JOBS) $(if $(2),--target $(2))
 endef
 
 .PHONY: help

@@ -1,5 +1,5 @@
 # One function makes the anatomy of every module uniform:
-#   prism_module(<folder name> [DEPENDS lib...])
+#   prism_module(<folder name> [DEPENDS lib...] [TEST_DEPENDS lib...] [PRECOMPILE <header>...])
 # builds every *.cc of the current folder into the library prism_<name>, and every *_test.cc beside it into the test program
 # <name>_test (registered with ctest case by case). *_server_test.cc need a real server and are built into <name>_server_test.
 
@@ -20,7 +20,7 @@ target_link_options(prism_flags INTERFACE -fuse-ld=mold)
 set(PRISM_TESTS "" CACHE INTERNAL "")
 
 function(prism_module name)
-  cmake_parse_arguments(M "" "" "DEPENDS;TEST_DEPENDS" ${ARGN})
+  cmake_parse_arguments(M "" "" "DEPENDS;TEST_DEPENDS;PRECOMPILE" ${ARGN})
   file(GLOB sources CONFIGURE_DEPENDS ${CMAKE_CURRENT_SOURCE_DIR}/*.cc)
   set(tests ${sources})
   list(FILTER sources EXCLUDE REGEX "_test\\.cc$")
@@ -30,6 +30,9 @@ function(prism_module name)
   if(sources)
     add_library(prism_${name} STATIC ${sources})
     target_link_libraries(prism_${name} PUBLIC prism_flags ${M_DEPENDS})
+    if(M_PRECOMPILE)  # headers that cost every file of the folder seconds
+      prism_precompile(prism_${name} ${M_PRECOMPILE})
+    endif()
   else()
     add_library(prism_${name} INTERFACE)
     target_link_libraries(prism_${name} INTERFACE prism_flags ${M_DEPENDS})
@@ -37,6 +40,12 @@ function(prism_module name)
   if(tests)
     prism_test(${name}_test SOURCES ${tests} DEPENDS prism_${name} ${M_TEST_DEPENDS})
   endif()
+endfunction()
+
+# Without a time stamp, ccache can share what was compiled with the header.
+function(prism_precompile target)
+  target_precompile_headers(${target} PRIVATE ${ARGN})
+  target_compile_options(${target} PRIVATE "SHELL:-Xclang -fno-pch-timestamp")
 endfunction()
 
 function(prism_test name)
