@@ -864,19 +864,24 @@ TEST_P(EventLogSuite, ADeadConsumerIsReplaced) {
 TEST_P(EventLogSuite, RebalancingLosesNothing) {
   make_topic();
   constexpr int kKeys = 12;
-  constexpr int kEach = 60;
+  std::atomic<int> consumers_with_work = 0;
+  std::atomic<int> each = 0;  // records of a key
   std::atomic<bool> appended = false;
   std::jthread producer([&] {
-    for (int i = 0; i < kEach; ++i) {
+    const auto end = Clock::now() + std::chrono::seconds(60);
+    for (; each < 60 || (consumers_with_work < 2 && Clock::now() < end); ++each) {
       Batch<Record> batch;
-      for (int k = 0; k < kKeys; ++k) batch.push_back(record("k" + std::to_string(k), std::to_string(i)));
+      for (int k = 0; k < kKeys; ++k) batch.push_back(record("k" + std::to_string(k), std::to_string(each)));
       append(log(), std::move(batch));
     }
     appended = true;
   });
+  struct Seen {
+    int next = 0;  // the first delivery of each comes in order
+    std::vector<int> acked;
+  };
   std::mutex mutex;
-  std::map<std::string, std::vector<int>> seen;  // guarded by mutex: acknowledged, in this order
-  std::atomic<int> consumers_with_work = 0;
+  std::map<std::string, Seen> seen;  // by key; guarded by mutex
   const auto done = [&] {
     if (!appended) return false;
     const auto [acked, end] = progress();
@@ -889,10 +894,20 @@ TEST_P(EventLogSuite, RebalancingLosesNothing) {
       auto got = run_blocking(c->receive(Context().with_timeout(std::chrono::milliseconds(20)), 50, 1UL << 20));
       ASSERT_TRUE(got);
       if (got->empty()) continue;
+      {
+        const std::lock_guard lock(mutex);
+        for (const auto& d : *got) {
+          Seen& of_key = seen[d.record.key];
+          const int number = std::stoi(d.record.body.str());
+          EXPECT_LE(number, of_key.next) << d.record.key;
+          of_key.next = std::max(of_key.next, number + 1);
+        }
+      }
       const auto results = ack(*c, *got);
       const std::lock_guard lock(mutex);
       for (std::size_t i = 0; i < got->size(); ++i) {
-        if (results[i] == Settled::ok) seen[(*got)[i].record.key].push_back(std::stoi((*got)[i].record.body.str()));
+        if (results[i] == Settled::ok)
+          seen[(*got)[i].record.key].acked.push_back(std::stoi((*got)[i].record.body.str()));
       }
       if (!any) ++consumers_with_work;
       any = true;
@@ -907,10 +922,10 @@ TEST_P(EventLogSuite, RebalancingLosesNothing) {
   for (std::jthread* t : {&producer, &steady, &guest, &second}) t->join();
   EXPECT_GE(consumers_with_work, 2);
   for (int k = 0; k < kKeys; ++k) {
-    auto& of_key = seen["k" + std::to_string(k)];
-    std::set<int> distinct(of_key.begin(), of_key.end());
-    EXPECT_EQ(distinct.size(), static_cast<std::size_t>(kEach)) << k;
-    EXPECT_EQ(of_key.size(), distinct.size()) << "acknowledged twice: key " << k;
+    const auto& acked = seen["k" + std::to_string(k)].acked;
+    const std::set<int> distinct(acked.begin(), acked.end());
+    EXPECT_EQ(distinct.size(), static_cast<std::size_t>(each.load())) << k;
+    EXPECT_EQ(acked.size(), distinct.size()) << "acknowledged twice: key " << k;
   }
 }
 
