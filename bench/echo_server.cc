@@ -79,16 +79,19 @@ class EchoUpload final : public grpc::ServerReadReactor<PublishPayloadRequest> {
 class EchoService final : public prism::bench::Echo::CallbackService {
  public:
   explicit EchoService(std::string folder) : folder_(std::move(folder)) {}
-  grpc::ServerUnaryReactor* Publish(grpc::CallbackServerContext* context, const PublishRequest* request, PublishRequest* response) override {
+  grpc::ServerUnaryReactor* Publish(grpc::CallbackServerContext* context, const PublishRequest* request,
+                                    PublishRequest* response) override {
     *response = *request;
     auto* const reactor = context->DefaultReactor();
     reactor->Finish(grpc::Status::OK);
     return reactor;
   }
-  grpc::ServerBidiReactor<PublishStreamRequest, PublishStreamRequest>* PublishStream(grpc::CallbackServerContext* /*context*/) override {
+  grpc::ServerBidiReactor<PublishStreamRequest, PublishStreamRequest>* PublishStream(
+      grpc::CallbackServerContext* /*context*/) override {
     return new EchoStream;
   }
-  grpc::ServerReadReactor<PublishPayloadRequest>* PublishPayload(grpc::CallbackServerContext* /*context*/, PublishResponse* response) override {
+  grpc::ServerReadReactor<PublishPayloadRequest>* PublishPayload(grpc::CallbackServerContext* /*context*/,
+                                                                 PublishResponse* response) override {
     return new EchoUpload(folder_ + "/upload-" + std::to_string(uploads_++), response);
   }
 

@@ -49,7 +49,8 @@ double seconds_since(Clock::time_point begun) { return std::chrono::duration<dou
 std::shared_ptr<grpc::Channel> connect() {
   grpc::ChannelArguments arguments;
   arguments.SetMaxReceiveMessageSize(-1);
-  auto channel = grpc::CreateCustomChannel(option("target", "127.0.0.1:8980"), grpc::InsecureChannelCredentials(), arguments);
+  auto channel =
+      grpc::CreateCustomChannel(option("target", "127.0.0.1:8980"), grpc::InsecureChannelCredentials(), arguments);
   if (!channel->WaitForConnected(std::chrono::system_clock::now() + std::chrono::seconds(10))) {
     std::cerr << "cannot connect to " << option("target", "") << "\n";
     std::exit(1);
@@ -146,13 +147,18 @@ void unary(std::unique_ptr<Stub> stub) {
   std::vector<float> micros;
   for (auto& caller : all) micros.insert(micros.end(), caller->micros.begin(), caller->micros.end());
   std::sort(micros.begin(), micros.end());
-  const auto at = [&](double q) { return micros.empty() ? 0.0F : micros[static_cast<std::size_t>(q * static_cast<double>(micros.size() - 1))]; };
-  std::printf("{\"rate\": %.0f, \"p50_us\": %.0f, \"p99_us\": %.0f}\n", static_cast<double>(micros.size()) / took, at(0.5), at(0.99));
+  const auto at = [&](double q) {
+    return micros.empty() ? 0.0F : micros[static_cast<std::size_t>(q * static_cast<double>(micros.size() - 1))];
+  };
+  std::printf("{\"rate\": %.0f, \"p50_us\": %.0f, \"p99_us\": %.0f}\n", static_cast<double>(micros.size()) / took,
+              at(0.5), at(0.99));
 }
 
 // --- stream ---
 
-inline std::size_t messages_in(const PublishStreamRequest& frame) { return static_cast<std::size_t>(frame.messages_size()); }
+inline std::size_t messages_in(const PublishStreamRequest& frame) {
+  return static_cast<std::size_t>(frame.messages_size());
+}
 inline std::size_t messages_in(const PublishStreamResponse& frame) {
   for (const auto& result : frame.results()) {
     if (!result.has_response()) {
@@ -280,8 +286,8 @@ class Consumer final : public grpc::ClientBidiReactor<SubscribeStreamRequest, Su
   void wait() { done_.wait(); }
   void report(Clock::time_point begun) const {
     const double took = std::chrono::duration<double>(last_ - begun).count();
-    std::printf("{\"rate\": %.0f, \"messages\": %zu, \"bytes_per_second\": %.0f}\n", static_cast<double>(acked_) / took, acked_,
-                static_cast<double>(bytes_) / took);
+    std::printf("{\"rate\": %.0f, \"messages\": %zu, \"bytes_per_second\": %.0f}\n", static_cast<double>(acked_) / took,
+                acked_, static_cast<double>(bytes_) / took);
   }
   grpc::ClientContext context;
 
@@ -347,7 +353,8 @@ void upload(std::unique_ptr<Stub> stub) {
   writer->WritesDone();
   const auto status = writer->Finish();
   if (!status.ok()) die(status);
-  std::printf("{\"mib_per_second\": %.1f, \"seconds\": %.2f}\n", static_cast<double>(bytes) / (1 << 20) / seconds_since(begun), seconds_since(begun));
+  std::printf("{\"mib_per_second\": %.1f, \"seconds\": %.2f}\n",
+              static_cast<double>(bytes) / (1 << 20) / seconds_since(begun), seconds_since(begun));
 }
 
 void download() {

@@ -2,8 +2,8 @@
 
 namespace prism {
 
-#define BACKEND(folder)                    \
-  namespace folder {                       \
+#define BACKEND(folder)                     \
+  namespace folder {                        \
   std::vector<BackendType> backend_types(); \
   }
 #define PATTERN(folder)       \

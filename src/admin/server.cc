@@ -17,23 +17,31 @@ namespace {
 using nlohmann::json;
 using namespace std::chrono_literals;
 
-constexpr auto kPatience = 10s;               // of one request for the backends' answers
-constexpr std::size_t kListAtOnce = 1000;     // objects of one page
+constexpr auto kPatience = 10s;            // of one request for the backends' answers
+constexpr std::size_t kListAtOnce = 1000;  // objects of one page
 constexpr std::string_view kJson = "application/json";
 
 int http_status(Code code) {
   switch (code) {
     case Code::invalid_argument:
     case Code::failed_precondition:
-    case Code::out_of_range: return 400;
-    case Code::not_found: return 404;
+    case Code::out_of_range:
+      return 400;
+    case Code::not_found:
+      return 404;
     case Code::already_exists:
-    case Code::aborted: return 409;
-    case Code::resource_exhausted: return 429;
-    case Code::unimplemented: return 501;
-    case Code::unavailable: return 503;
-    case Code::deadline_exceeded: return 504;
-    default: return 500;
+    case Code::aborted:
+      return 409;
+    case Code::resource_exhausted:
+      return 429;
+    case Code::unimplemented:
+      return 501;
+    case Code::unavailable:
+      return 503;
+    case Code::deadline_exceeded:
+      return 504;
+    default:
+      return 500;
   }
 }
 
@@ -43,10 +51,11 @@ void answer(httplib::Response& response, const json& body, int status = 200) {
 }
 
 void answer(httplib::Response& response, const Error& error) {
-  answer(response,
-         {{"error",
-           {{"code", to_string(error.code)}, {"reason", error.reason}, {"message", error.message}, {"hint", error.hint}}}},
-         http_status(error.code));
+  answer(
+      response,
+      {{"error",
+        {{"code", to_string(error.code)}, {"reason", error.reason}, {"message", error.message}, {"hint", error.hint}}}},
+      http_status(error.code));
 }
 
 Context request_context() { return Context().with_timeout(kPatience); }
@@ -62,9 +71,12 @@ json topics_json(const std::vector<TopicState>& topics) {
   for (const auto& topic : topics) {
     json partitions = json::array();
     for (const auto& p : topic.partitions) {
-      json partition = {{"partition", p.partition}, {"begin", p.begin}, {"end", p.end}, {"acked_below", groups_json(p)}};
+      json partition = {
+          {"partition", p.partition}, {"begin", p.begin}, {"end", p.end}, {"acked_below", groups_json(p)}};
       if (p.last) {
-        partition["last_record"] = {{"id", p.last->id}, {"key", p.last->key}, {"body_bytes", p.last->body_bytes},
+        partition["last_record"] = {{"id", p.last->id},
+                                    {"key", p.last->key},
+                                    {"body_bytes", p.last->body_bytes},
                                     {"record_bytes", p.last->record_bytes}};
       }
       partitions.push_back(std::move(partition));
@@ -111,7 +123,8 @@ Task<Result<json>> objects(Context context, Registry* registry, std::string back
     total.count += counted.count;
     total.bytes += counted.bytes;
   }
-  if (!found) co_return fail(Code::not_found, "BUCKET_NOT_FOUND", "no namespace keeps objects in bucket \"" + bucket + "\"");
+  if (!found)
+    co_return fail(Code::not_found, "BUCKET_NOT_FOUND", "no namespace keeps objects in bucket \"" + bucket + "\"");
   co_return json{{"count", total.count}, {"bytes", total.bytes}, {"settled", settled}};
 }
 
@@ -179,7 +192,9 @@ struct Server::Impl {
     return [this, handler](const httplib::Request& request, httplib::Response& response) {
       const std::shared_lock lock(mutex);
       if (registry == nullptr) {
-        return answer(response, Error{Code::unavailable, "NOT_SERVING", "the server is not serving: " + reason, {}, Retry::safe, {}, {}});
+        return answer(
+            response,
+            Error{Code::unavailable, "NOT_SERVING", "the server is not serving: " + reason, {}, Retry::safe, {}, {}});
       }
       handler(*registry, request, response);
     };
@@ -190,8 +205,13 @@ struct Server::Impl {
       const std::string name = request.get_param_value("namespace");
       auto ns = present.find(name);
       if (ns == nullptr) {
-        return answer(response, Error{Code::not_found, "NAMESPACE_NOT_FOUND", "there is no namespace \"" + name + "\"",
-                                      "give it as ?namespace=NAME; GET /namespaces lists them", Retry::never, {}, {}});
+        return answer(response, Error{Code::not_found,
+                                      "NAMESPACE_NOT_FOUND",
+                                      "there is no namespace \"" + name + "\"",
+                                      "give it as ?namespace=NAME; GET /namespaces lists them",
+                                      Retry::never,
+                                      {},
+                                      {}});
       }
       const auto made = run_blocking(make(request_context(), std::move(ns)));
       made ? answer(response, *made) : answer(response, made.error());
@@ -203,7 +223,8 @@ void Server::Impl::routes() {
   http.Get("/metrics", [this](const httplib::Request&, httplib::Response& response) {
     response.set_content(metrics.expose(), "text/plain; version=0.0.4; charset=utf-8");
   });
-  http.Get("/healthz", [](const httplib::Request&, httplib::Response& response) { answer(response, json{{"alive", true}}); });
+  http.Get("/healthz",
+           [](const httplib::Request&, httplib::Response& response) { answer(response, json{{"alive", true}}); });
   http.Get("/readyz", [this](const httplib::Request&, httplib::Response& response) {
     const std::shared_lock lock(mutex);
     json names = json::array();
@@ -227,9 +248,10 @@ void Server::Impl::routes() {
   };
   http.Post("/jobs/pause", set_paused(true));
   http.Post("/jobs/resume", set_paused(false));
-  http.Get("/debug/objects", with_registry([](Registry& present, const httplib::Request& request, httplib::Response& response) {
-             const auto made = run_blocking(
-                 objects(request_context(), &present, request.get_param_value("backend"), request.get_param_value("bucket")));
+  http.Get("/debug/objects",
+           with_registry([](Registry& present, const httplib::Request& request, httplib::Response& response) {
+             const auto made = run_blocking(objects(request_context(), &present, request.get_param_value("backend"),
+                                                    request.get_param_value("bucket")));
              made ? answer(response, *made) : answer(response, made.error());
            }));
   http.Get("/debug/inspect", of_namespace(inspect));
@@ -237,10 +259,17 @@ void Server::Impl::routes() {
 
   http.set_error_handler([](const httplib::Request& request, httplib::Response& response) {
     if (!response.body.empty()) return;
-    const Code code = response.status == 404 ? Code::not_found : response.status >= 500 ? Code::internal : Code::invalid_argument;
+    const Code code = response.status == 404   ? Code::not_found
+                      : response.status >= 500 ? Code::internal
+                                               : Code::invalid_argument;
     const int status = response.status;
-    answer(response, Error{code, status == 404 ? "PATH_NOT_FOUND" : "BAD_REQUEST", request.method + " " + request.path + " is not served here",
-                           "see docs/reference/admin.md", Retry::never, {}, {}});
+    answer(response, Error{code,
+                           status == 404 ? "PATH_NOT_FOUND" : "BAD_REQUEST",
+                           request.method + " " + request.path + " is not served here",
+                           "see docs/reference/admin.md",
+                           Retry::never,
+                           {},
+                           {}});
     response.status = status;
   });
 }
@@ -262,7 +291,8 @@ Result<std::unique_ptr<Server>> Server::start(Options options, Metrics& metrics)
     const int on = 1;
     ::setsockopt(socket, SOL_SOCKET, SO_REUSEADDR, &on, sizeof on);
   });
-  impl->port = options.port != 0 ? (http.bind_to_port(options.host, options.port) ? options.port : -1) : http.bind_to_any_port(options.host);
+  impl->port = options.port != 0 ? (http.bind_to_port(options.host, options.port) ? options.port : -1)
+                                 : http.bind_to_any_port(options.host);
   if (impl->port <= 0) {
     return fail(Code::unavailable, "ADDRESS_IN_USE",
                 "cannot listen on " + options.host + ":" + std::to_string(options.port) + " for the admin HTTP server",

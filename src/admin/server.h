@@ -1,5 +1,5 @@
-// The admin HTTP server: metrics, health, and a look at namespaces and jobs. It is meant for operators, not for applications,
-// and asks for no credentials: it listens on the loopback interface unless it is told otherwise.
+// The admin HTTP server: metrics, health, and a look at namespaces and jobs. It is meant for operators, not for
+// applications, and asks for no credentials: it listens on the loopback interface unless it is told otherwise.
 //
 //   GET  /metrics              Prometheus text format 0.0.4
 //   GET  /healthz              200 as long as the process answers
@@ -8,7 +8,8 @@
 //   GET  /jobs                 state of each job's shards
 //   POST /jobs/pause?name=N    after the present round; 404 JOB_NOT_FOUND
 //   POST /jobs/resume?name=N
-//   GET  /debug/objects?backend=B[&bucket=C]   {"count", "bytes", "settled"}: the objects that claim checks hold there, and
+//   GET  /debug/objects?backend=B[&bucket=C]   {"count", "bytes", "settled"}: the objects that claim checks hold there,
+//   and
 //                              whether clean-up has caught up with all that was acknowledged
 //   GET  /debug/inspect?namespace=N            what each pattern holds now
 //   GET  /debug/topics?namespace=N             partitions, groups and the last record of each topic
@@ -32,7 +33,8 @@ struct Options {
   std::size_t threads = 2;  // requests at a time
 };
 
-// Listens from start() to stop(), so that a process that is still starting, or going down, can be asked about it. Any thread.
+// Listens from start() to stop(), so that a process that is still starting, or going down, can be asked about it. Any
+// thread.
 class Server {
  public:
   // The metrics outlive the server. ADDRESS_IN_USE.

@@ -107,6 +107,9 @@ Result<std::unique_ptr<Server>> Server::start(ServerOptions options, const Route
   builder.AddChannelArgument(GRPC_ARG_KEEPALIVE_PERMIT_WITHOUT_CALLS, 1);
   builder.AddChannelArgument(GRPC_ARG_HTTP2_MIN_RECV_PING_INTERVAL_WITHOUT_DATA_MS, 5'000);
   builder.AddChannelArgument(GRPC_ARG_HTTP2_MAX_PINGS_WITHOUT_DATA, 0);
+  if (getenv("A1")) builder.AddChannelArgument("grpc.experimental.tcp_max_read_chunk_size", atoi(getenv("A1")));
+  if (getenv("A2")) { builder.AddChannelArgument(GRPC_ARG_HTTP2_BDP_PROBE, 0); builder.AddChannelArgument(GRPC_ARG_HTTP2_STREAM_LOOKAHEAD_BYTES, atoi(getenv("A2"))); }
+  if (getenv("A3")) builder.AddChannelArgument(GRPC_ARG_HTTP2_MAX_FRAME_SIZE, atoi(getenv("A3")));
   grpc::ResourceQuota quota("prism");
   quota.Resize(impl->options.memory_quota);
   builder.SetResourceQuota(quota);

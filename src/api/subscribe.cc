@@ -631,7 +631,8 @@ class StreamSubscriber {
     Received& received = batch[i];
     Payload payload = std::move(received.message.payload);
     const bool in_one_piece = payload.size() && *payload.size() <= kMaxEventBytes;
-    auto piece = in_one_piece ? co_await payload.collect(context_, kMaxEventBytes) : co_await payload.next(context_, kPartBytes);
+    auto piece =
+        in_one_piece ? co_await payload.collect(context_, kMaxEventBytes) : co_await payload.next(context_, kPartBytes);
     if (!piece && is_repeat(piece.error())) {
       Batch<Settle> settles;
       settles.push_back({received.token, Settle::Do::ack, {}, {}});

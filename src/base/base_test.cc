@@ -9,8 +9,8 @@ namespace prism {
 namespace {
 
 TEST(Crc32c, MatchesThePublishedVectors) {
-  EXPECT_EQ(crc32c(0, "123456789"), 0xe3069283U);                  // the usual check value
-  EXPECT_EQ(crc32c(0, std::string(32, '\0')), 0x8a9136aaU);        // RFC 3720, B.4
+  EXPECT_EQ(crc32c(0, "123456789"), 0xe3069283U);            // the usual check value
+  EXPECT_EQ(crc32c(0, std::string(32, '\0')), 0x8a9136aaU);  // RFC 3720, B.4
   EXPECT_EQ(crc32c(0, std::string(32, '\xff')), 0x62a8ab43U);
 }
 
@@ -52,7 +52,8 @@ TEST(Base64, MatchesRfc4648) {
     EXPECT_EQ(base64_decode(base64_encode(all.substr(0, n))), all.substr(0, n));
     EXPECT_EQ(base64url_decode(base64url_encode(all.substr(n))), all.substr(n));
   }
-  for (const char* bad : {"Z", "Zg=", "Zg", "Zh==", "Z===", "Zg==Zg==", "a b="}) EXPECT_EQ(base64_decode(bad), std::nullopt) << bad;
+  for (const char* bad : {"Z", "Zg=", "Zg", "Zh==", "Z===", "Zg==Zg==", "a b="})
+    EXPECT_EQ(base64_decode(bad), std::nullopt) << bad;
 }
 
 TEST(Bytes, SliceKeepsTheOwnerAlive) {

@@ -12,8 +12,9 @@
 
 namespace prism {
 
-// Copying costs one reference count. Any number of threads may read the same Bytes. Keeping one slice keeps its whole owner
-// (a gRPC message, a batch's arena): use compact() before keeping a small part of a large owner beyond the request.
+// Copying costs one reference count. Any number of threads may read the same Bytes. Keeping one slice keeps its whole
+// owner (a gRPC message, a batch's arena): use compact() before keeping a small part of a large owner beyond the
+// request.
 class Bytes {
  public:
   Bytes() noexcept = default;

@@ -30,11 +30,12 @@ std::uint32_t portable(std::uint32_t crc, std::string_view data) noexcept {
 }
 
 #if defined(__x86_64__)
-// The instruction has a latency of 3 cycles and a throughput of 1: three lanes run at once and are joined by shifting the
-// earlier ones over the length of a lane, one table look-up a byte of the register.
+// The instruction has a latency of 3 cycles and a throughput of 1: three lanes run at once and are joined by shifting
+// the earlier ones over the length of a lane, one table look-up a byte of the register.
 constexpr std::size_t kLane = 1024;
 
-// The register after kLane zero bytes, for each byte of the register (linear, so the four look-ups are combined with xor).
+// The register after kLane zero bytes, for each byte of the register (linear, so the four look-ups are combined with
+// xor).
 std::array<std::array<std::uint32_t, 256>, 4> make_shift() {
   std::array<std::array<std::uint32_t, 256>, 4> table{};
   for (std::size_t byte = 0; byte < 4; ++byte) {

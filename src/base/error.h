@@ -1,5 +1,5 @@
-// The one error type of Prism. Backends translate native errors into it in a file of their own; the API layer maps it to a
-// google.rpc.Status with ErrorInfo.
+// The one error type of Prism. Backends translate native errors into it in a file of their own; the API layer maps it
+// to a google.rpc.Status with ErrorInfo.
 #pragma once
 
 #include <chrono>
@@ -49,7 +49,7 @@ struct Error {
   std::string message;  // what is wrong and where; never a secret
   std::string hint;     // how to mend it; may be empty
   Retry retry = Retry::never;
-  std::chrono::milliseconds retry_after{0};      // 0: none given
+  std::chrono::milliseconds retry_after{0};     // 0: none given
   std::map<std::string, std::string> metadata;  // e.g. namespace, pattern, backend, field
 
   Error with(std::string key, std::string value) && {
@@ -74,9 +74,9 @@ inline std::unexpected<Error> fail(Error error) { return std::unexpected(std::mo
 #define PRISM_CONCAT_INNER(a, b) a##b
 #define PRISM_CONCAT(a, b) PRISM_CONCAT_INNER(a, b)
 // PRISM_TRY(auto x, expression): x = the value, or return the error. PRISM_CO_TRY: the same inside a coroutine.
-#define PRISM_TRY_IMPL(tmp, ret, declaration, ...)                     \
-  auto tmp = (__VA_ARGS__);                                            \
-  if (!tmp) ret ::std::unexpected(::std::move(tmp).error());           \
+#define PRISM_TRY_IMPL(tmp, ret, declaration, ...)           \
+  auto tmp = (__VA_ARGS__);                                  \
+  if (!tmp) ret ::std::unexpected(::std::move(tmp).error()); \
   declaration = *::std::move(tmp)
 #define PRISM_TRY(declaration, ...) PRISM_TRY_IMPL(PRISM_CONCAT(prism_try_, __LINE__), return, declaration, __VA_ARGS__)
 #define PRISM_CO_TRY(declaration, ...) \

@@ -45,8 +45,8 @@ std::string uuid7() { return uuid7_at(wall_now()); }
 
 std::string uuid7_at(WallTime at) {
   Id128 id = random_id();
-  const auto ms = static_cast<std::uint64_t>(
-      std::chrono::duration_cast<std::chrono::milliseconds>(at.time_since_epoch()).count());
+  const auto ms =
+      static_cast<std::uint64_t>(std::chrono::duration_cast<std::chrono::milliseconds>(at.time_since_epoch()).count());
   for (int i = 0; i < 6; ++i) id[static_cast<std::size_t>(i)] = static_cast<std::byte>(ms >> (40 - 8 * i));
   id[6] = (id[6] & std::byte{0x0f}) | std::byte{0x70};
   id[8] = (id[8] & std::byte{0x3f}) | std::byte{0x80};

@@ -14,11 +14,11 @@ namespace prism {
 
 using Id128 = std::array<std::byte, 16>;
 
-Id128 random_id();                            // 128 random bits from the operating system's generator
-std::string uuid7();                          // "018f3f5e-...": milliseconds since 1970 (UTC), then 74 random bits; thread-safe
-std::string uuid7_at(WallTime);               // the same for a given time
+Id128 random_id();               // 128 random bits from the operating system's generator
+std::string uuid7();             // "018f3f5e-...": milliseconds since 1970 (UTC), then 74 random bits; thread-safe
+std::string uuid7_at(WallTime);  // the same for a given time
 std::optional<WallTime> uuid7_time(std::string_view uuid);  // creation time in milliseconds, or none if it is no UUIDv7
-std::string to_hex(const Id128&);             // 32 lower-case hex digits
+std::string to_hex(const Id128&);                           // 32 lower-case hex digits
 std::optional<Id128> from_hex(std::string_view);
 
 }  // namespace prism

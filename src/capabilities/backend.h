@@ -36,16 +36,19 @@ class Backend {
 
 // How a backend type is known in files. An engine that has no connector yet is listed by its twin's folder.
 struct BackendType {
-  std::string_view name;                        // "kafka"
-  std::vector<std::string_view> aliases;        // "nats-jetstream" for nats
-  std::vector<std::string_view> capabilities;   // "event-log", "object-store", "sql-database", "key-value-store", "lease"
+  std::string_view name;                  // "kafka"
+  std::vector<std::string_view> aliases;  // "nats-jetstream" for nats
+  std::vector<std::string_view>
+      capabilities;  // "event-log", "object-store", "sql-database", "key-value-store", "lease"
   std::string_view summary;
   // Checks the connection options of an entry under `backends:`; null: it takes none.
   std::function<void(const config::Node& options, config::Diagnostics&)> validate;
   // Null: this program has no connector of that type; it can be used embedded only.
-  std::function<Task<Result<std::unique_ptr<Backend>>>(Context, Runtime&, std::string name, config::Node options)> connect;
+  std::function<Task<Result<std::unique_ptr<Backend>>>(Context, Runtime&, std::string name, config::Node options)>
+      connect;
   // The embedded twin: everything below `directory`.
-  std::function<Task<Result<std::unique_ptr<Backend>>>(Context, Runtime&, std::string name, std::string directory)> embed;
+  std::function<Task<Result<std::unique_ptr<Backend>>>(Context, Runtime&, std::string name, std::string directory)>
+      embed;
 };
 
 }  // namespace prism

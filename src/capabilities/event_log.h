@@ -49,8 +49,8 @@ struct TopicInfo {
 struct LogFeatures {
   Durability durability = Durability::memory;
   std::size_t max_record_bytes = 1UL << 20;  // of a topic that this log makes: body, id, key and headers together
-  bool deduplicates = false;     // append drops a record whose id it has seen recently
-  bool persists_attempts = false;  // the delivery attempt of an unacknowledged record survives the consumer
+  bool deduplicates = false;                 // append drops a record whose id it has seen recently
+  bool persists_attempts = false;            // the delivery attempt of an unacknowledged record survives the consumer
 };
 
 struct Latest {};
@@ -64,9 +64,9 @@ struct GroupSpec {
   std::string group;
   Start start;
   Clock::duration ack_deadline = std::chrono::seconds(30);  // after it an unsettled delivery is delivered again
-  std::size_t max_bytes = 16UL << 20;   // delivered and not settled, at most (one record is always allowed)
-  std::size_t max_per_key = 100;        // a run of one key's consecutive records in flight, at most
-  std::string client;                   // for people: who consumes
+  std::size_t max_bytes = 16UL << 20;  // delivered and not settled, at most (one record is always allowed)
+  std::size_t max_per_key = 100;       // a run of one key's consecutive records in flight, at most
+  std::string client;                  // for people: who consumes
 };
 
 struct Delivery {
@@ -130,8 +130,8 @@ class EventLog {
   virtual Task<Result<TopicInfo>> topic(Context context, std::string name) = 0;  // TOPIC_NOT_FOUND
   virtual Task<Result<std::vector<TopicInfo>>> topics(Context context) = 0;
 
-  // A result for each record. Records of one key keep the order of the batch, and of earlier calls that were awaited or came
-  // from the same caller in order. A failed record fails the later ones of its key in this batch: no gap.
+  // A result for each record. Records of one key keep the order of the batch, and of earlier calls that were awaited or
+  // came from the same caller in order. A failed record fails the later ones of its key in this batch: no gap.
   // TOPIC_NOT_FOUND, RECORD_TOO_LARGE, LOG_FULL; unknown_outcome where it may have been appended.
   virtual Task<Batch<Result<Appended>>> append(Context context, std::string topic, Batch<Record> records) = 0;
   // One partition or all.

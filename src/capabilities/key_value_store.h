@@ -27,9 +27,9 @@ struct Entry {
 
 struct Mutation {
   std::string key;
-  std::optional<Bytes> value;      // none: delete
-  std::optional<Version> expect;   // apply only while the key has this version, else VERSION_MISMATCH
-  bool expect_absent = false;      // apply only while the key does not exist, else ALREADY_EXISTS
+  std::optional<Bytes> value;          // none: delete
+  std::optional<Version> expect;       // apply only while the key has this version, else VERSION_MISMATCH
+  bool expect_absent = false;          // apply only while the key does not exist, else ALREADY_EXISTS
   std::optional<Clock::duration> ttl;  // none: for ever
 };
 

@@ -15,12 +15,12 @@ namespace prism {
 struct Grant {
   std::string name;
   std::string holder;
-  std::uint64_t fence = 0;           // greater for every later holder
-  Clock::time_point safe_until{};    // counted from before the request: by then the holder must have renewed or stopped
+  std::uint64_t fence = 0;         // greater for every later holder
+  Clock::time_point safe_until{};  // counted from before the request: by then the holder must have renewed or stopped
 };
 
-// A lease is for efficiency: a stopped process may go on after its lease was given away, so each user of one names what makes
-// a second runner harmless. Any thread; any number of calls at once.
+// A lease is for efficiency: a stopped process may go on after its lease was given away, so each user of one names what
+// makes a second runner harmless. Any thread; any number of calls at once.
 class Lease {
  public:
   virtual ~Lease() = default;

@@ -10,8 +10,8 @@
 
 namespace prism {
 
-// `source` is the incarnation of a topic or database: a re-created topic is another source. `offset` is the position of the
-// record itself, the first being 0 (for databases: a number that grows with every commit).
+// `source` is the incarnation of a topic or database: a re-created topic is another source. `offset` is the position of
+// the record itself, the first being 0 (for databases: a number that grows with every commit).
 struct PositionPart {
   Id128 source{};
   std::uint32_t partition = 0;

@@ -1,7 +1,7 @@
 // SqlDatabase: statements, transactions and introspection of a relational database.
 //
-// Prism's own tables are described by TableSpec and rendered by each dialect; no SQL text is shared between dialects. What a
-// user writes (an outbox `schema`) goes to PostgreSQL as it is and through the DDL parser to SQLite.
+// Prism's own tables are described by TableSpec and rendered by each dialect; no SQL text is shared between dialects.
+// What a user writes (an outbox `schema`) goes to PostgreSQL as it is and through the DDL parser to SQLite.
 #pragma once
 
 #include <cstdint>
@@ -45,9 +45,9 @@ struct Committed {
 
 // What Prism asks of a table of its own; each dialect renders it.
 enum class ColumnType : std::uint8_t {
-  id,         // 64-bit, generated, growing, primary key
+  id,  // 64-bit, generated, growing, primary key
   text,
-  integer,    // 64-bit
+  integer,  // 64-bit
   bytes,
   json,       // JSON text, kept exactly as written on SQLite, JSONB on PostgreSQL
   timestamp,  // microseconds; SQLite: text "2026-01-31 12:34:56.123456" (UTC), which sorts
@@ -116,16 +116,18 @@ class SqlDatabase {
   virtual Id128 incarnation() const noexcept = 0;  // names this database in positions
   // Short, independent statements; a write is answered when it is committed durably. A failing statement fails alone.
   virtual Task<Batch<Result<SqlRows>>> point(Context context, Batch<Statement> statements) = 0;
-  // All statements or none, in one transaction, without an interactive one's round trips. The answer comes after the commit.
+  // All statements or none, in one transaction, without an interactive one's round trips. The answer comes after the
+  // commit.
   virtual Task<Result<Committed>> atomically(Context context, Batch<Statement> statements) = 0;
   virtual Task<Result<std::unique_ptr<SqlTransaction>>> begin(Context context, TxOptions options) = 0;
   // Runs in a snapshot on a reading connection: no write is accepted.
   virtual Task<Result<SqlRows>> query(Context context, Statement statement, std::size_t max_rows) = 0;
-  virtual Task<Result<void>> create_table(Context context, TableSpec spec) = 0;       // does nothing where it exists
+  virtual Task<Result<void>> create_table(Context context, TableSpec spec) = 0;  // does nothing where it exists
   // The user's own DDL (CREATE TABLE, CREATE INDEX); SQL_NOT_PORTABLE where the twin cannot do it.
   virtual Task<Result<void>> create_from_ddl(Context context, std::string ddl) = 0;
   virtual Task<Result<std::optional<TableInfo>>> describe(Context context, std::string table) = 0;
-  // Something in the table may have changed since the call: a hint to poll, never the truth. Returns at the timeout anyhow.
+  // Something in the table may have changed since the call: a hint to poll, never the truth. Returns at the timeout
+  // anyhow.
   virtual Task<void> wait_for_change(Context context, std::string table, Clock::duration at_most) = 0;
   virtual Task<void> close(Context context) = 0;
 };
@@ -133,10 +135,12 @@ class SqlDatabase {
 // Text of one dialect that Prism's own statements need.
 struct SqlText {
   SqlDialect dialect;
-  static std::string quote(std::string_view identifier);                   // "a" -> "\"a\"" (both dialects)
-  std::string now() const;                                                 // the present time, in the form of ColumnType::timestamp
-  std::string ago(std::string_view microseconds_expression) const;         // now() minus that many microseconds, in the same form
-  std::string lane(std::string_view key_expression, std::uint32_t lanes) const;  // 0..lanes-1 by a stable hash of the text
+  static std::string quote(std::string_view identifier);  // "a" -> "\"a\"" (both dialects)
+  std::string now() const;                                // the present time, in the form of ColumnType::timestamp
+  std::string ago(
+      std::string_view microseconds_expression) const;  // now() minus that many microseconds, in the same form
+  std::string lane(std::string_view key_expression,
+                   std::uint32_t lanes) const;  // 0..lanes-1 by a stable hash of the text
 };
 
 }  // namespace prism

@@ -5,13 +5,20 @@
 namespace prism::cli {
 
 PrometheusCallMetrics::PrometheusCallMetrics(Metrics& metrics) {
-  const auto in_flight = metrics.gauge("prism_requests_in_flight", "Calls under way, streams included.", {"service", "method"});
-  const auto duration = metrics.histogram("prism_request_duration_seconds", "From the begin of a call to its end.", {"service", "method"});
-  const auto finished = metrics.counter("prism_requests_total", "Calls that have ended, by gRPC status.", {"service", "method", "code"});
-  const auto published = metrics.counter("prism_messages_published_total", "Messages published by clients.", {"service", "method"});
-  const auto published_bytes = metrics.counter("prism_published_bytes_total", "Bytes of their payloads.", {"service", "method"});
-  const auto delivered = metrics.counter("prism_messages_delivered_total", "Messages delivered to clients, repeats included.", {"service", "method"});
-  const auto delivered_bytes = metrics.counter("prism_delivered_bytes_total", "Bytes of their payloads.", {"service", "method"});
+  const auto in_flight =
+      metrics.gauge("prism_requests_in_flight", "Calls under way, streams included.", {"service", "method"});
+  const auto duration = metrics.histogram("prism_request_duration_seconds", "From the begin of a call to its end.",
+                                          {"service", "method"});
+  const auto finished =
+      metrics.counter("prism_requests_total", "Calls that have ended, by gRPC status.", {"service", "method", "code"});
+  const auto published =
+      metrics.counter("prism_messages_published_total", "Messages published by clients.", {"service", "method"});
+  const auto published_bytes =
+      metrics.counter("prism_published_bytes_total", "Bytes of their payloads.", {"service", "method"});
+  const auto delivered = metrics.counter("prism_messages_delivered_total",
+                                         "Messages delivered to clients, repeats included.", {"service", "method"});
+  const auto delivered_bytes =
+      metrics.counter("prism_delivered_bytes_total", "Bytes of their payloads.", {"service", "method"});
   for (const auto& method : api::kMethods) {
     const LabelValues labels{std::string(method.service), std::string(method.name)};
     Of& series = of(method);

@@ -21,8 +21,10 @@ void add_client_options(CLI::App& command, ClientOptions& options) {
       ->envname("PRISM_ADDRESS")
       ->type_name("HOST:PORT")
       ->default_str(options.address);
-  command.add_option("--namespace", options.namespace_name,
-                     "The namespace to work in; without it NAME is a namespace, or a topic that exactly one namespace serves")
+  command
+      .add_option(
+          "--namespace", options.namespace_name,
+          "The namespace to work in; without it NAME is a namespace, or a topic that exactly one namespace serves")
       ->type_name("NAME");
   add_format(command, options.format);
 }

@@ -9,8 +9,8 @@ namespace prism::cli {
 // Exit codes of every command; documented in `prism --help`.
 enum class Exit : int {
   good = 0,
-  failed = 1,    // the server refused, the file is invalid, something went wrong
-  unusable = 2,  // the command line or a file cannot be used; an address is taken
+  failed = 1,       // the server refused, the file is invalid, something went wrong
+  unusable = 2,     // the command line or a file cannot be used; an address is taken
   unreachable = 3,  // client commands: no server answers there
   timed_out = 4,    // client commands: the time given was over first
 };

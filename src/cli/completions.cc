@@ -93,7 +93,8 @@ std::string zsh(const std::vector<Entry>& commands) {
     names += fmt::format("    '{}:{}'\n", c.name, bracketed(c.help));
     cases += fmt::format("    {}) _arguments", c.name);
     for (const auto& flag : c.flags) {
-      cases += fmt::format(" \\\n      '{}[{}]{}'", flag.name, bracketed(flag.help), flag.takes_value ? ":value:_files" : "");
+      cases += fmt::format(" \\\n      '{}[{}]{}'", flag.name, bracketed(flag.help),
+                           flag.takes_value ? ":value:_files" : "");
     }
     cases += c.name == "completions" ? " \\\n      '*:shell:(bash zsh fish)' ;;\n" : " \\\n      '*:file:_files' ;;\n";
   }
@@ -123,8 +124,8 @@ std::string fish(const std::vector<Entry>& commands) {
   for (const auto& c : commands) {
     out += fmt::format("complete -c prism -n __fish_use_subcommand -f -a {} -d '{}'\n", c.name, quoted(c.help));
     for (const auto& flag : c.flags) {
-      out += fmt::format("complete -c prism -n '__fish_seen_subcommand_from {}' -l {}{} -d '{}'\n", c.name, flag.name.substr(2),
-                         flag.takes_value ? " -r" : "", quoted(flag.help));
+      out += fmt::format("complete -c prism -n '__fish_seen_subcommand_from {}' -l {}{} -d '{}'\n", c.name,
+                         flag.name.substr(2), flag.takes_value ? " -r" : "", quoted(flag.help));
     }
   }
   out += "complete -c prism -n '__fish_seen_subcommand_from completions' -f -a 'bash zsh fish'\n";
@@ -136,10 +137,13 @@ std::string fish(const std::vector<Entry>& commands) {
 void add_completions(CLI::App& root, Run& chosen) {
   auto* command = root.add_subcommand("completions", "Print a completion script for a shell");
   auto shell = std::make_shared<std::string>();
-  command->add_option("SHELL", *shell, "bash, zsh or fish")->required()->type_name("")->check(
-      CLI::IsMember({"bash", "zsh", "fish"}).description(""));
-  command->footer("Examples:\n  source <(prism completions bash)\n  prism completions zsh > ~/.zfunc/_prism\n"
-                  "  prism completions fish > ~/.config/fish/completions/prism.fish");
+  command->add_option("SHELL", *shell, "bash, zsh or fish")
+      ->required()
+      ->type_name("")
+      ->check(CLI::IsMember({"bash", "zsh", "fish"}).description(""));
+  command->footer(
+      "Examples:\n  source <(prism completions bash)\n  prism completions zsh > ~/.zfunc/_prism\n"
+      "  prism completions fish > ~/.config/fish/completions/prism.fish");
   command->callback([&root, &chosen, shell] {
     chosen = [&root, shell] {
       const auto all = entries(root);

@@ -49,11 +49,16 @@ std::string human_time(steady_clock::duration duration) {
 
 std::string iso_time(std::chrono::sys_time<std::chrono::microseconds> time) {
   const auto seconds = std::chrono::floor<std::chrono::seconds>(time);
-  return fmt::format("{:%Y-%m-%dT%H:%M:%S}.{:06}Z", fmt::gmtime(std::chrono::system_clock::to_time_t(seconds)), (time - seconds).count());
+  return fmt::format("{:%Y-%m-%dT%H:%M:%S}.{:06}Z", fmt::gmtime(std::chrono::system_clock::to_time_t(seconds)),
+                     (time - seconds).count());
 }
 
 Progress::Progress(std::string what, std::optional<std::uint64_t> total)
-    : what_(std::move(what)), total_(total), shown_(::isatty(STDERR_FILENO) == 1), begun_(steady_clock::now()), drawn_(begun_) {}
+    : what_(std::move(what)),
+      total_(total),
+      shown_(::isatty(STDERR_FILENO) == 1),
+      begun_(steady_clock::now()),
+      drawn_(begun_) {}
 
 Progress::~Progress() {
   if (shown_ && drawn_ != begun_) draw(true);  // what is quick shows no bar

@@ -15,9 +15,9 @@ namespace prism::cli {
 // "error: message [REASON]\n  hint: ..." on stderr; as JSON {"error": {...}} on stdout.
 void print_error(const Error& error, Format format = Format::text);
 
-std::string human_bytes(std::uint64_t bytes);                              // "1.0 GiB"
-std::string human_time(std::chrono::steady_clock::duration duration);      // "1.25 s"
-std::string iso_time(std::chrono::sys_time<std::chrono::microseconds>);    // "2026-01-31T12:34:56.123456Z"
+std::string human_bytes(std::uint64_t bytes);                            // "1.0 GiB"
+std::string human_time(std::chrono::steady_clock::duration duration);    // "1.25 s"
+std::string iso_time(std::chrono::sys_time<std::chrono::microseconds>);  // "2026-01-31T12:34:56.123456Z"
 
 // A bar on a terminal's stderr, redrawn at most ten times a second; nothing anywhere else. Not thread-safe.
 class Progress {

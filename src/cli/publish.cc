@@ -34,7 +34,7 @@ class Input {
  public:
   explicit Input(std::string text) : text_(std::move(text)), size_(text_.size()) {}
   explicit Input(int file) : file_(file) {
-    struct stat info {};
+    struct stat info{};
     if (::fstat(file, &info) == 0 && S_ISREG(info.st_mode)) size_ = static_cast<std::uint64_t>(info.st_size);
   }
   ~Input() {
@@ -56,7 +56,9 @@ class Input {
     while (filled < chunk.size()) {
       const ssize_t n = ::read(file_, chunk.data() + filled, chunk.size() - filled);
       if (n < 0 && errno == EINTR) continue;
-      if (n < 0) return fail(Code::unknown, "FILE_UNREADABLE", std::string("reading the payload failed: ") + std::strerror(errno));
+      if (n < 0)
+        return fail(Code::unknown, "FILE_UNREADABLE",
+                    std::string("reading the payload failed: ") + std::strerror(errno));
       if (n == 0) break;
       filled += static_cast<std::size_t>(n);
     }
@@ -88,7 +90,8 @@ Result<void> fill(Header& header, const Options& options) {
   return {};
 }
 
-void report(const Options& options, const pubsub::v1::PublishResponse& response, std::uint64_t bytes, std::chrono::steady_clock::duration took) {
+void report(const Options& options, const pubsub::v1::PublishResponse& response, std::uint64_t bytes,
+            std::chrono::steady_clock::duration took) {
   static constexpr std::array<std::string_view, 5> kDurability{"unknown", "memory", "os", "fsync", "replicated"};
   const auto level = static_cast<std::size_t>(response.durability());
   const auto durability = level < kDurability.size() ? kDurability[level] : kDurability.front();
@@ -102,14 +105,15 @@ void report(const Options& options, const pubsub::v1::PublishResponse& response,
                                       {"seconds", std::chrono::duration<double>(took).count()}}
                            .dump());
   } else {
-    fmt::print("published {} to {} as {} in {} (durability: {}){}\n", human_bytes(bytes), response.topic(), response.id(), human_time(took),
-               durability, response.duplicate() ? "; it was there already" : "");
+    fmt::print("published {} to {} as {} in {} (durability: {}){}\n", human_bytes(bytes), response.topic(),
+               response.id(), human_time(took), durability, response.duplicate() ? "; it was there already" : "");
   }
 }
 
 void set_deadline(grpc::ClientContext& context, const Options& options) {
   if (options.timeout > 0) {
-    context.set_deadline(std::chrono::system_clock::now() + std::chrono::milliseconds(static_cast<std::int64_t>(options.timeout * 1000)));
+    context.set_deadline(std::chrono::system_clock::now() +
+                         std::chrono::milliseconds(static_cast<std::int64_t>(options.timeout * 1000)));
   }
 }
 
@@ -180,7 +184,13 @@ Exit publish_stream(const Options& options, Input& input) {
 
 Exit publish(const Options& options) {
   if (options.text && !options.file.empty()) {
-    print_error({Code::invalid_argument, "PAYLOAD_GIVEN_TWICE", "give either TEXT or --file, not both", {}, Retry::never, {}, {}},
+    print_error({Code::invalid_argument,
+                 "PAYLOAD_GIVEN_TWICE",
+                 "give either TEXT or --file, not both",
+                 {},
+                 Retry::never,
+                 {},
+                 {}},
                 options.client.format);
     return Exit::unusable;
   }
@@ -193,13 +203,24 @@ Exit publish(const Options& options) {
   if (!options.file.empty() && options.file != "-") {
     file = ::open(options.file.c_str(), O_RDONLY | O_CLOEXEC);
     if (file < 0) {
-      print_error({Code::not_found, "FILE_UNREADABLE", "cannot open " + options.file + ": " + std::strerror(errno), {}, Retry::never, {}, {}},
+      print_error({Code::not_found,
+                   "FILE_UNREADABLE",
+                   "cannot open " + options.file + ": " + std::strerror(errno),
+                   {},
+                   Retry::never,
+                   {},
+                   {}},
                   options.client.format);
       return Exit::unusable;
     }
   } else if (options.file.empty() && ::isatty(STDIN_FILENO) == 1) {
-    print_error({Code::invalid_argument, "PAYLOAD_MISSING", "there is nothing to publish",
-                 "give a text, --file FILE, or pipe something in", Retry::never, {}, {}},
+    print_error({Code::invalid_argument,
+                 "PAYLOAD_MISSING",
+                 "there is nothing to publish",
+                 "give a text, --file FILE, or pipe something in",
+                 Retry::never,
+                 {},
+                 {}},
                 options.client.format);
     return Exit::unusable;
   }
@@ -221,7 +242,8 @@ void add_publish(CLI::App& root, Run& chosen) {
       ->take_all()
       ->expected(1)
       ->allow_extra_args(false);
-  command->add_option("--id", options->id, "Message id: repeating a publish with the same id is harmless")->type_name("ID");
+  command->add_option("--id", options->id, "Message id: repeating a publish with the same id is harmless")
+      ->type_name("ID");
   command->add_option("--content-type", options->content_type, "Media type, kept with the message")->type_name("TYPE");
   command->add_option("--timeout", options->timeout, "Give up after this many seconds; 0: never")
       ->type_name("SECONDS")

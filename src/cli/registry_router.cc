@@ -11,7 +11,8 @@ Result<api::Route> RegistryRouter::resolve(std::string_view bound, std::string_v
   route.api = to_string(target.ns->api());
   route.serves_pubsub = target.ns->spec().serves(ClientApi::pubsub);
   route.serves_queue = target.ns->spec().serves(ClientApi::queue);
-  route.keeps_call_order = target.ns->chain().size() == 1;  // the log alone does; a pattern may suspend before it submits
+  route.keeps_call_order =
+      target.ns->chain().size() == 1;  // the log alone does; a pattern may suspend before it submits
   route.namespace_name = target.ns->name();
   route.keep = std::move(target.ns);
   return route;

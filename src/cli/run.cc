@@ -15,7 +15,8 @@ CLI::Option* add_format(CLI::App& command, Format& format) {
 
 int run(int argc, char** argv) {
   CLI::App app(
-      "Prism: one endpoint for messages and data. Applications say what; a YAML file says how (patterns) and where (backends).",
+      "Prism: one endpoint for messages and data. Applications say what; a YAML file says how (patterns) and where "
+      "(backends).",
       "prism");
   app.require_subcommand(1);
   app.get_formatter()->column_width(34);

@@ -24,8 +24,8 @@ namespace {
 
 using Stream = grpc::ClientReaderWriter<pubsub::v1::SubscribeStreamRequest, pubsub::v1::SubscribeStreamResponse>;
 
-constexpr std::size_t kShownBytes = 1UL << 20;               // a longer payload is only described, unless it goes to a file
-constexpr std::chrono::seconds kPartingTime{10};             // for the answers to the last acknowledgements
+constexpr std::size_t kShownBytes = 1UL << 20;    // a longer payload is only described, unless it goes to a file
+constexpr std::chrono::seconds kPartingTime{10};  // for the answers to the last acknowledgements
 
 struct Options {
   ClientOptions client;
@@ -39,7 +39,9 @@ struct Options {
 
 bool is_text(std::string_view bytes) {
   // nlohmann checks UTF-8 strictly; other control characters would disturb a terminal.
-  if (std::any_of(bytes.begin(), bytes.end(), [](char c) { return (static_cast<unsigned char>(c) < 0x20 && c != '\n' && c != '\t' && c != '\r') || c == 0x7f; })) {
+  if (std::any_of(bytes.begin(), bytes.end(), [](char c) {
+        return (static_cast<unsigned char>(c) < 0x20 && c != '\n' && c != '\t' && c != '\r') || c == 0x7f;
+      })) {
     return false;
   }
   try {
@@ -91,7 +93,9 @@ class Watch {
   std::thread thread_;
 };
 
-std::string with_reason(std::string_view doing, const std::string& path) { return std::string(doing) + " " + path + ": " + std::strerror(errno); }
+std::string with_reason(std::string_view doing, const std::string& path) {
+  return std::string(doing) + " " + path + ": " + std::strerror(errno);
+}
 
 // One event as its frames come in.
 class Incoming {
@@ -138,7 +142,8 @@ class Incoming {
       if (file_ < 0) PRISM_CHECK(save({}));
       if (::fsync(file_) != 0) return fail(Code::unknown, "FILE_UNWRITABLE", with_reason("syncing", partial_));
       path = (std::filesystem::path(options_.output) / file_name()).string();
-      if (::rename(partial_.c_str(), path.c_str()) != 0) return fail(Code::unknown, "FILE_UNWRITABLE", with_reason("naming", path));
+      if (::rename(partial_.c_str(), path.c_str()) != 0)
+        return fail(Code::unknown, "FILE_UNWRITABLE", with_reason("naming", path));
       partial_.clear();
     }
     options_.client.format == Format::json ? print_json(path) : print_text(path);
@@ -160,7 +165,8 @@ class Incoming {
     if (file_ < 0) {
       partial_ = (std::filesystem::path(options_.output) / ("." + file_name() + ".part")).string();
       file_ = ::open(partial_.c_str(), O_WRONLY | O_CREAT | O_TRUNC | O_CLOEXEC, 0644);
-      if (file_ < 0) return fail(Code::unknown, "FILE_UNWRITABLE", with_reason("creating", std::exchange(partial_, {})));
+      if (file_ < 0)
+        return fail(Code::unknown, "FILE_UNWRITABLE", with_reason("creating", std::exchange(partial_, {})));
     }
     while (!bytes.empty()) {
       const ssize_t n = ::write(file_, bytes.data(), bytes.size());
@@ -189,7 +195,8 @@ class Incoming {
     nlohmann::json out = {{"id", event_.id()},
                           {"topic", event_.topic()},
                           {"position", event_.position()},
-                          {"publish_time", iso_time(WallTime(std::chrono::seconds(at.seconds()) + std::chrono::microseconds(at.nanos() / 1000)))},
+                          {"publish_time", iso_time(WallTime(std::chrono::seconds(at.seconds()) +
+                                                             std::chrono::microseconds(at.nanos() / 1000)))},
                           {"attempt", event_.attempt()},
                           {"ordering_key", event_.ordering_key()},
                           {"content_type", event_.content_type()},
@@ -258,8 +265,13 @@ class Session {
       const auto one = std::move(incoming_);
       if (const auto& error = one->error()) {
         // It stays unread; another attempt may find its payload.
-        print_error({static_cast<Code>(error->code()), error->reason(), "event " + event.id() + ": " + error->message(), error->hint(),
-                     Retry::never, {}, {}},
+        print_error({static_cast<Code>(error->code()),
+                     error->reason(),
+                     "event " + event.id() + ": " + error->message(),
+                     error->hint(),
+                     Retry::never,
+                     {},
+                     {}},
                     options_.client.format);
         auto* back = nacks.mutable_nack()->add_entries();
         back->set_ack_token(one->token());
@@ -293,8 +305,13 @@ Exit subscribe(const Options& options) {
     std::error_code failed_to;
     std::filesystem::create_directories(options.output, failed_to);
     if (failed_to) {
-      print_error({Code::invalid_argument, "FILE_UNWRITABLE", "cannot make the folder " + options.output + ": " + failed_to.message(), {},
-                   Retry::never, {}, {}},
+      print_error({Code::invalid_argument,
+                   "FILE_UNWRITABLE",
+                   "cannot make the folder " + options.output + ": " + failed_to.message(),
+                   {},
+                   Retry::never,
+                   {},
+                   {}},
                   options.client.format);
       return Exit::unusable;
     }
@@ -305,16 +322,18 @@ Exit subscribe(const Options& options) {
   bind(context, options.client);
   std::optional<std::chrono::steady_clock::time_point> until;
   if (options.timeout > 0) {
-    until = std::chrono::steady_clock::now() + std::chrono::milliseconds(static_cast<std::int64_t>(options.timeout * 1000));
+    until =
+        std::chrono::steady_clock::now() + std::chrono::milliseconds(static_cast<std::int64_t>(options.timeout * 1000));
   }
   pubsub::v1::SubscribeStreamRequest open;
   open.mutable_open()->set_topic(options.name);
   open.mutable_open()->set_group(options.group);
   open.mutable_open()->set_client_id("prism-cli");
   open.mutable_open()->mutable_start()->set_edge(options.start == "latest" ? pubsub::v1::Start::EDGE_LATEST
-                                                                          : pubsub::v1::Start::EDGE_EARLIEST);
+                                                                           : pubsub::v1::Start::EDGE_EARLIEST);
   // No more at a time than is wanted: the rest would wait for its redelivery.
-  if (options.count > 0) open.mutable_open()->set_max_messages(static_cast<std::uint32_t>(std::min<std::uint64_t>(options.count, 1000)));
+  if (options.count > 0)
+    open.mutable_open()->set_max_messages(static_cast<std::uint32_t>(std::min<std::uint64_t>(options.count, 1000)));
 
   const auto stream = stub->SubscribeStream(&context);
   Watch::Why why = Watch::Why::none;
@@ -339,8 +358,13 @@ Exit subscribe(const Options& options) {
   if (why == Watch::Why::signal) return options.count == 0 ? Exit::good : Exit::failed;
   if (why == Watch::Why::timeout) return options.count == 0 ? Exit::good : Exit::timed_out;
   if (!status.ok()) return failed(status, options.client);
-  print_error({Code::unavailable, closing ? "SHUTTING_DOWN" : "STREAM_ENDED", "the server has ended the subscription",
-               "start it again when the server is back; nothing that was not printed is lost", Retry::safe, {}, {}},
+  print_error({Code::unavailable,
+               closing ? "SHUTTING_DOWN" : "STREAM_ENDED",
+               "the server has ended the subscription",
+               "start it again when the server is back; nothing that was not printed is lost",
+               Retry::safe,
+               {},
+               {}},
               options.client.format);
   return Exit::failed;
 }
@@ -354,16 +378,21 @@ void add_subscribe(CLI::App& root, Run& chosen) {
   command->add_option("--group", options->group, "Consumer group: each gets every message, its members share them")
       ->type_name("GROUP")
       ->default_str("default");
-  command->add_option("--count", options->count, "End after so many messages; 0: never")->type_name("N")->default_str("0");
+  command->add_option("--count", options->count, "End after so many messages; 0: never")
+      ->type_name("N")
+      ->default_str("0");
   command->add_option("--timeout", options->timeout, "End after this many seconds; 0: never")
       ->type_name("SECONDS")
       ->default_str("0")
       ->check(CLI::NonNegativeNumber.description(""));
-  command->add_option("--start", options->start, "Where a group begins that has not been there before: earliest or latest")
+  command
+      ->add_option("--start", options->start, "Where a group begins that has not been there before: earliest or latest")
       ->type_name("WHERE")
       ->default_str("earliest")
       ->check(CLI::IsMember({"earliest", "latest"}).description(""));
-  command->add_option("--output", options->output, "Save each payload as a file in this folder, named by the message's id")->type_name("DIR");
+  command
+      ->add_option("--output", options->output, "Save each payload as a file in this folder, named by the message's id")
+      ->type_name("DIR");
   add_client_options(*command, options->client);
   command->footer(
       "A message is acknowledged when it has been printed, or saved and synced: one that was not comes again.\n"

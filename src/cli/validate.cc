@@ -28,7 +28,9 @@ Exit validate(const Options& options) {
         for (const auto& pattern : ns.patterns) {
           if (pattern.enabled) patterns.push_back(pattern.type);
         }
-        namespaces.push_back({{"name", ns.name}, {"client_api", to_string(ns.api())}, {"patterns", std::move(patterns)},
+        namespaces.push_back({{"name", ns.name},
+                              {"client_api", to_string(ns.api())},
+                              {"patterns", std::move(patterns)},
                               {"consumer_groups", ns.consumer_groups}});
       }
     }
@@ -62,7 +64,8 @@ Exit validate(const Options& options) {
 }  // namespace
 
 void add_validate(CLI::App& root, Run& chosen) {
-  auto* command = root.add_subcommand("validate", "Check a configuration file: all its mistakes at once, with their places");
+  auto* command =
+      root.add_subcommand("validate", "Check a configuration file: all its mistakes at once, with their places");
   auto options = std::make_shared<Options>();
   command->add_option("FILE", options->file, "The configuration, YAML")->required()->type_name("");
   add_format(*command, options->format);

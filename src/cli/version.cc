@@ -13,7 +13,8 @@ void add_version(CLI::App& root, Run& chosen) {
   command->callback([&chosen, format] {
     chosen = [format] {
       if (*format == Format::json) {
-        fmt::print("{}\n", nlohmann::json{{"name", "prism"}, {"version", PRISM_VERSION}, {"compiler", __VERSION__}}.dump());
+        fmt::print("{}\n",
+                   nlohmann::json{{"name", "prism"}, {"version", PRISM_VERSION}, {"compiler", __VERSION__}}.dump());
       } else {
         fmt::print("prism {}\n", PRISM_VERSION);
       }

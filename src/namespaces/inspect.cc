@@ -7,8 +7,8 @@ namespace {
 constexpr Clock::duration kReadPatience = std::chrono::seconds(2);  // for a record that is known to exist
 constexpr std::size_t kOneRecord = 1;                               // bytes: a reader gives one record at least
 
-Task<Result<std::optional<TopicState::LastRecord>>> last_record(Context context, std::shared_ptr<EventLog> log, TopicInfo topic,
-                                                                GroupFloor floor) {
+Task<Result<std::optional<TopicState::LastRecord>>> last_record(Context context, std::shared_ptr<EventLog> log,
+                                                                TopicInfo topic, GroupFloor floor) {
   std::optional<TopicState::LastRecord> last;
   if (floor.end <= floor.begin) co_return last;
   Start start;
@@ -45,7 +45,8 @@ Task<Result<std::vector<TopicState>>> Namespace::topics(Context context) const {
     PRISM_CO_TRY(const auto floors, co_await log_->floors(context, name, ""));  // any group tells begin and end
     TopicState state{name, {}};
     for (const auto& floor : floors) {
-      TopicState::Partition partition{.partition = floor.partition, .begin = floor.begin, .end = floor.end, .acked_below = {}, .last = {}};
+      TopicState::Partition partition{
+          .partition = floor.partition, .begin = floor.begin, .end = floor.end, .acked_below = {}, .last = {}};
       PRISM_CO_TRY(partition.last, co_await last_record(context, log_, info, floor));
       state.partitions.push_back(std::move(partition));
     }

@@ -282,7 +282,8 @@ class Parser {
         continue;
       }
       spec.options = Node::make_map(std::move(options), entry.value);
-      if (const BackendType* type = components_.backend(spec.type); type->validate) type->validate(spec.options, diagnostics_);
+      if (const BackendType* type = components_.backend(spec.type); type->validate)
+        type->validate(spec.options, diagnostics_);
       file_.backends.push_back(std::move(spec));
     }
   }

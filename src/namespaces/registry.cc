@@ -21,8 +21,12 @@ std::string overlap_text(const std::string& backend, const std::string& bucket, 
 // Topics are noted in the state store before they are made, so that jobs of any process find them.
 class NamespaceTopics final : public Topics {
  public:
-  NamespaceTopics(std::string namespace_name, std::uint32_t partitions, std::shared_ptr<EventLog> log, std::shared_ptr<KeyValueStore> state)
-      : prefix_("topics/" + namespace_name + "/"), partitions_(partitions), log_(std::move(log)), state_(std::move(state)) {}
+  NamespaceTopics(std::string namespace_name, std::uint32_t partitions, std::shared_ptr<EventLog> log,
+                  std::shared_ptr<KeyValueStore> state)
+      : prefix_("topics/" + namespace_name + "/"),
+        partitions_(partitions),
+        log_(std::move(log)),
+        state_(std::move(state)) {}
 
   Task<Result<TopicInfo>> ensure(Context context, std::string topic) override {
     {
@@ -80,7 +84,7 @@ struct Registry::Backends {
   struct Reservation {
     std::string backend, bucket, prefix, owner;
   };
-  std::vector<Reservation> reservations;  // assembly only
+  std::vector<Reservation> reservations;                              // assembly only
   std::map<std::pair<std::string, std::string>, std::string> tables;  // backend and table -> owner; assembly only
 
   Backend* find(std::string_view name) const {
@@ -91,7 +95,8 @@ struct Registry::Backends {
 
   Task<Result<Backend*>> get(Context context, std::string name) {
     if (Backend* present = find(name)) co_return present;
-    const auto spec = std::find_if(configured.begin(), configured.end(), [&](const BackendSpec& b) { return b.name == name; });
+    const auto spec =
+        std::find_if(configured.begin(), configured.end(), [&](const BackendSpec& b) { return b.name == name; });
     const BackendType* type = components.backend(spec != configured.end() ? spec->type : name);
     if (type == nullptr) {
       co_return fail(Code::invalid_argument, "BACKEND_NOT_CONFIGURED", "there is no backend named \"" + name + "\"",
@@ -101,10 +106,12 @@ struct Registry::Backends {
     if (options.embedded && type->embed) {
       made = co_await type->embed(context, runtime, name, options.data_dir);
     } else if (spec == configured.end()) {
-      co_return fail(Code::failed_precondition, "BACKEND_NOT_CONFIGURED", "backend \"" + name + "\" is used and not configured",
+      co_return fail(Code::failed_precondition, "BACKEND_NOT_CONFIGURED",
+                     "backend \"" + name + "\" is used and not configured",
                      "give its connection under `backends:`, or run with `prism dev` or `prism serve --embedded`");
     } else if (!type->connect) {
-      co_return fail(Code::unimplemented, "BACKEND_NOT_AVAILABLE", "this version of Prism has no connector for " + std::string(type->name),
+      co_return fail(Code::unimplemented, "BACKEND_NOT_AVAILABLE",
+                     "this version of Prism has no connector for " + std::string(type->name),
                      "run with `prism dev` or `prism serve --embedded`, which bind it to its embedded twin");
     } else {
       made = co_await type->connect(context, runtime, name, spec->options);
@@ -127,7 +134,11 @@ class NamespaceAssembly final : public Assembly {
  public:
   NamespaceAssembly(Registry::Backends& backends, JobKeeper& jobs, Metrics& metrics, const NamespaceSpec& spec,
                     std::shared_ptr<KeyValueStore> state)
-      : backends_(backends), jobs_(jobs), metrics_(metrics), spec_(spec), state_(std::move(state)),
+      : backends_(backends),
+        jobs_(jobs),
+        metrics_(metrics),
+        spec_(spec),
+        state_(std::move(state)),
         pending_(std::make_shared<PendingReferences>()) {}
 
   Task<Result<void>> open_log(Context context, std::string backend) {
@@ -146,10 +157,12 @@ class NamespaceAssembly final : public Assembly {
   Runtime& runtime() override { return backends_.runtime; }
   Metrics& metrics() override { return metrics_; }
   const std::string& namespace_name() const override { return spec_.name; }
-  Task<Result<std::shared_ptr<ObjectStore>>> object_store(Context context, std::string backend, std::string bucket) override {
+  Task<Result<std::shared_ptr<ObjectStore>>> object_store(Context context, std::string backend,
+                                                          std::string bucket) override {
     PRISM_CO_TRY(Backend * found, co_await backends_.get(context, backend));
     auto store = found->objects(bucket);
-    if (!store && store.error().reason == "BACKEND_LACKS_CAPABILITY") co_return Registry::Backends::lacks(backend, *found, "object store");
+    if (!store && store.error().reason == "BACKEND_LACKS_CAPABILITY")
+      co_return Registry::Backends::lacks(backend, *found, "object store");
     co_return store;
   }
   Task<Result<std::shared_ptr<SqlDatabase>>> sql_database(Context context, std::string backend) override {
@@ -159,7 +172,8 @@ class NamespaceAssembly final : public Assembly {
     co_return database;
   }
   FindObjectStore object_stores() override {
-    return [backends = &backends_](const std::string& name, const std::string& bucket) -> Result<std::shared_ptr<ObjectStore>> {
+    return [backends = &backends_](const std::string& name,
+                                   const std::string& bucket) -> Result<std::shared_ptr<ObjectStore>> {
       Backend* const found = backends->find(name);
       if (found == nullptr) {
         return fail(Code::failed_precondition, "BACKEND_NOT_CONFIGURED",
@@ -173,12 +187,15 @@ class NamespaceAssembly final : public Assembly {
   std::size_t max_inline_bytes() const override { return max_payload_bytes(log_->features()); }
   std::shared_ptr<KeyValueStore> state() override { return state_; }
   std::shared_ptr<Topics> topics() override { return topics_; }
-  Result<void> reserve_objects(const std::string& backend, const std::string& bucket, const std::string& prefix) override {
+  Result<void> reserve_objects(const std::string& backend, const std::string& bucket,
+                               const std::string& prefix) override {
     for (const auto& r : backends_.reservations) {
-      if (r.backend != backend || r.bucket != bucket || (!r.prefix.starts_with(prefix) && !prefix.starts_with(r.prefix))) continue;
+      if (r.backend != backend || r.bucket != bucket ||
+          (!r.prefix.starts_with(prefix) && !prefix.starts_with(r.prefix)))
+        continue;
       return fail(Code::invalid_argument, "OBJECT_PREFIX_SHARED",
-                  "namespaces \"" + r.owner + "\" and \"" + spec_.name + "\" both keep payloads below " + overlap_text(backend, bucket, prefix) +
-                      ": the clean-up of one would delete the other's",
+                  "namespaces \"" + r.owner + "\" and \"" + spec_.name + "\" both keep payloads below " +
+                      overlap_text(backend, bucket, prefix) + ": the clean-up of one would delete the other's",
                   "give each its own bucket or prefix");
     }
     backends_.reservations.push_back({backend, bucket, prefix, spec_.name});
@@ -188,8 +205,8 @@ class NamespaceAssembly final : public Assembly {
     const auto [it, added] = backends_.tables.try_emplace({backend, table}, spec_.name);
     if (added) return {};
     return fail(Code::invalid_argument, "TABLE_SHARED",
-                "namespaces \"" + it->second + "\" and \"" + spec_.name + "\" both use table \"" + table + "\" of " + backend +
-                    ": each would publish the other's rows",
+                "namespaces \"" + it->second + "\" and \"" + spec_.name + "\" both use table \"" + table + "\" of " +
+                    backend + ": each would publish the other's rows",
                 "give each its own with `table:`");
   }
   const std::vector<std::string>& consumer_groups() const override { return spec_.consumer_groups; }
@@ -231,8 +248,8 @@ Task<Result<bool>> Namespace::settled(Context context) const {
 Registry::Registry() = default;
 Registry::~Registry() = default;
 
-Task<Result<std::unique_ptr<Registry>>> Registry::open(Context context, FileSpec file, const Components& components, Runtime& runtime,
-                                                       Metrics& metrics, Options options) {
+Task<Result<std::unique_ptr<Registry>>> Registry::open(Context context, FileSpec file, const Components& components,
+                                                       Runtime& runtime, Metrics& metrics, Options options) {
   std::unique_ptr<Registry> registry(new Registry());
   auto opened = co_await registry->build(context, std::move(file), components, runtime, metrics, std::move(options));
   if (!opened) {
@@ -242,8 +259,8 @@ Task<Result<std::unique_ptr<Registry>>> Registry::open(Context context, FileSpec
   co_return registry;
 }
 
-Task<Result<void>> Registry::build(Context context, FileSpec file, const Components& components, Runtime& runtime, Metrics& metrics,
-                                   Options options) {
+Task<Result<void>> Registry::build(Context context, FileSpec file, const Components& components, Runtime& runtime,
+                                   Metrics& metrics, Options options) {
   const std::string holder = options.holder;
   const Clock::duration lease_ttl = options.lease_ttl;
   backends_ = std::make_unique<Backends>(components, runtime, std::move(options));
@@ -251,12 +268,15 @@ Task<Result<void>> Registry::build(Context context, FileSpec file, const Compone
 
   // The default state store is an embedded file of Prism's own.
   const BackendType* state_type = components.backend("sqlite");
-  if (state_type == nullptr) co_return fail(Code::internal, "STATE_STORE_MISSING", "this program was built without the sqlite backend");
-  PRISM_CO_TRY(auto state_backend, co_await state_type->embed(context, runtime, std::string(kStateBackend), backends_->options.data_dir));
+  if (state_type == nullptr)
+    co_return fail(Code::internal, "STATE_STORE_MISSING", "this program was built without the sqlite backend");
+  PRISM_CO_TRY(auto state_backend,
+               co_await state_type->embed(context, runtime, std::string(kStateBackend), backends_->options.data_dir));
   Backend& state_owner = *state_backend;
   backends_->open.emplace(kStateBackend, std::move(state_backend));
   backends_->order.emplace_back(kStateBackend);
-  jobs_ = std::make_unique<JobKeeper>(runtime.next_loop(), state_owner.lease(), JobKeeper::Options{.lease_ttl = lease_ttl, .holder = holder});
+  jobs_ = std::make_unique<JobKeeper>(runtime.next_loop(), state_owner.lease(),
+                                      JobKeeper::Options{.lease_ttl = lease_ttl, .holder = holder});
 
   std::vector<std::unique_ptr<NamespaceAssembly>> assemblies;
   for (auto& spec : file.namespaces) {
@@ -279,12 +299,14 @@ Task<Result<void>> Registry::build(Context context, FileSpec file, const Compone
 }
 
 // NOLINTNEXTLINE(cppcoreguidelines-avoid-reference-coroutine-parameters): awaited at once by build, which owns them.
-Task<Result<void>> Registry::assemble(Context context, Namespace& ns, NamespaceAssembly& assembly, const Components& components) {
+Task<Result<void>> Registry::assemble(Context context, Namespace& ns, NamespaceAssembly& assembly,
+                                      const Components& components) {
   for (const auto& entry : ns.spec_.patterns) {
     if (!entry.enabled) continue;
     const PatternType* type = components.pattern(entry.type);
     if (type == nullptr || !type->make) {
-      co_return fail(Code::unimplemented, "PATTERN_NOT_AVAILABLE", "pattern " + entry.type + " is not available in this version of Prism");
+      co_return fail(Code::unimplemented, "PATTERN_NOT_AVAILABLE",
+                     "pattern " + entry.type + " is not available in this version of Prism");
     }
     ns.patterns_.push_back(type->make(entry.options));
   }
@@ -297,7 +319,8 @@ Task<Result<void>> Registry::assemble(Context context, Namespace& ns, NamespaceA
     if (auto named = pattern->log_backend(); !named.empty()) log_backend = named;
   }
   if (log_backend.empty()) {
-    co_return fail(Code::invalid_argument, "BACKEND_MISSING", "namespace \"" + ns.name() + "\" names no backend for its messages",
+    co_return fail(Code::invalid_argument, "BACKEND_MISSING",
+                   "namespace \"" + ns.name() + "\" names no backend for its messages",
                    "add `backend: kafka`, or a destination to the outbox's publisher");
   }
   PRISM_CO_CHECK(co_await assembly.open_log(context, log_backend));
@@ -313,7 +336,8 @@ Task<Result<void>> Registry::assemble(Context context, Namespace& ns, NamespaceA
   ns.chain_.insert(ns.chain_.begin(), log_backend);
   for (auto it = ns.patterns_.rbegin(); it != ns.patterns_.rend(); ++it) {
     auto wrapped = co_await (*it)->wrap(context, std::move(ports), assembly);
-    if (!wrapped) co_return std::unexpected(std::move(wrapped).error().with("pattern", std::string((*it)->info().name)));
+    if (!wrapped)
+      co_return std::unexpected(std::move(wrapped).error().with("pattern", std::string((*it)->info().name)));
     ports = std::move(*wrapped);
     ns.chain_.insert(ns.chain_.begin(), std::string((*it)->info().name));
   }
@@ -325,8 +349,12 @@ Result<Target> Registry::resolve(std::string_view bound, std::string_view name) 
   const auto missing = [&](std::string_view what) {
     std::string known;
     for (const auto& [ns, unused] : namespaces_) known += (known.empty() ? "" : ", ") + ns;
-    return fail(Error{Code::not_found, "NAMESPACE_NOT_FOUND", "there is no namespace \"" + std::string(what) + "\"",
-                      known.empty() ? "the configuration has no namespaces" : "the namespaces are: " + known, Retry::never, {},
+    return fail(Error{Code::not_found,
+                      "NAMESPACE_NOT_FOUND",
+                      "there is no namespace \"" + std::string(what) + "\"",
+                      known.empty() ? "the configuration has no namespaces" : "the namespaces are: " + known,
+                      Retry::never,
+                      {},
                       {{"namespace", std::string(what)}}});
   };
   if (!bound.empty()) {
@@ -348,13 +376,15 @@ Result<Target> Registry::resolve(std::string_view bound, std::string_view name) 
   if (serving.empty()) return missing(name);
   std::string names;
   for (const auto& ns : serving) names += (names.empty() ? "" : ", ") + ns->name();
-  return fail(Code::invalid_argument, "TOPIC_AMBIGUOUS", "topic \"" + std::string(name) + "\" is served by several namespaces: " + names,
+  return fail(Code::invalid_argument, "TOPIC_AMBIGUOUS",
+              "topic \"" + std::string(name) + "\" is served by several namespaces: " + names,
               "bind the client to one of them (request header prism-namespace)");
 }
 
 bool Namespace::serves(std::string_view topic) const {
   if (spec_.backend.topic == topic && !topic.empty()) return true;
-  return std::any_of(patterns_.begin(), patterns_.end(), [&](const auto& p) { return !topic.empty() && p->fixed_topic() == topic; });
+  return std::any_of(patterns_.begin(), patterns_.end(),
+                     [&](const auto& p) { return !topic.empty() && p->fixed_topic() == topic; });
 }
 
 std::shared_ptr<Namespace> Registry::find(std::string_view name) const {
@@ -368,7 +398,8 @@ std::vector<std::shared_ptr<Namespace>> Registry::all() const {
   return out;
 }
 
-std::vector<std::pair<std::string, std::shared_ptr<ObjectStore>>> Registry::object_stores(std::string_view backend) const {
+std::vector<std::pair<std::string, std::shared_ptr<ObjectStore>>> Registry::object_stores(
+    std::string_view backend) const {
   std::vector<std::pair<std::string, std::shared_ptr<ObjectStore>>> out;
   for (const auto& r : backends_->reservations) {
     if (r.backend != backend) continue;
@@ -400,7 +431,8 @@ Task<void> Registry::close(Context context) {
   jobs_.reset();
   if (backends_ == nullptr) co_return;
   // The last one opened may rest on an earlier one.
-  for (auto it = backends_->order.rbegin(); it != backends_->order.rend(); ++it) co_await backends_->find(*it)->close(context);
+  for (auto it = backends_->order.rbegin(); it != backends_->order.rend(); ++it)
+    co_await backends_->find(*it)->close(context);
   backends_->open.clear();
   backends_->order.clear();
 }

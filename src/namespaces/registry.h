@@ -67,7 +67,8 @@ class Namespace {
   // Is the background work done for everything that was published and acknowledged so far?
   Task<Result<bool>> settled(Context context) const;
 
-  // For people: what the patterns hold, outermost first, and what the topics that were used hold. Both read the backends.
+  // For people: what the patterns hold, outermost first, and what the topics that were used hold. Both read the
+  // backends.
   Task<Result<std::vector<PatternState>>> inspect(Context context) const;
   Task<Result<std::vector<TopicState>>> topics(Context context) const;
 
@@ -91,19 +92,20 @@ struct Target {
 class Registry {
  public:
   struct Options {
-    std::string data_dir;      // embedded backends keep everything below it
-    bool embedded = false;     // bind every backend name to its embedded twin
-    std::string holder;        // names this process in leases; unique
+    std::string data_dir;                                  // embedded backends keep everything below it
+    bool embedded = false;                                 // bind every backend name to its embedded twin
+    std::string holder;                                    // names this process in leases; unique
     Clock::duration lease_ttl = std::chrono::seconds(10);  // jobs of a stopped process go to another after this
   };
-  // Opens the backends, makes what is missing (tables, topics), builds every chain and starts the jobs. The runtime, the
-  // metrics and the components outlive the registry.
+  // Opens the backends, makes what is missing (tables, topics), builds every chain and starts the jobs. The runtime,
+  // the metrics and the components outlive the registry.
   static Task<Result<std::unique_ptr<Registry>>> open(Context context, FileSpec file, const Components& components,
                                                       Runtime& runtime, Metrics& metrics, Options options);
   ~Registry();
 
-  // `bound`: the namespace that the client is bound to, or empty. Then `name` is a topic in it, or empty for the namespace's
-  // own; unbound, `name` is a namespace or a topic that exactly one namespace serves. NAMESPACE_NOT_FOUND, TOPIC_AMBIGUOUS.
+  // `bound`: the namespace that the client is bound to, or empty. Then `name` is a topic in it, or empty for the
+  // namespace's own; unbound, `name` is a namespace or a topic that exactly one namespace serves. NAMESPACE_NOT_FOUND,
+  // TOPIC_AMBIGUOUS.
   Result<Target> resolve(std::string_view bound, std::string_view name) const;
   std::shared_ptr<Namespace> find(std::string_view name) const;  // null: none
   std::vector<std::shared_ptr<Namespace>> all() const;
@@ -123,8 +125,10 @@ class Registry {
   friend class NamespaceAssembly;
   Registry();
   struct Backends;
-  Task<Result<void>> build(Context context, FileSpec file, const Components& components, Runtime& runtime, Metrics& metrics, Options options);
-  static Task<Result<void>> assemble(Context context, Namespace& ns, class NamespaceAssembly& assembly, const Components& components);
+  Task<Result<void>> build(Context context, FileSpec file, const Components& components, Runtime& runtime,
+                           Metrics& metrics, Options options);
+  static Task<Result<void>> assemble(Context context, Namespace& ns, class NamespaceAssembly& assembly,
+                                     const Components& components);
   std::map<std::string, std::shared_ptr<Namespace>, std::less<>> namespaces_;
   std::unique_ptr<Backends> backends_;
   std::unique_ptr<JobKeeper> jobs_;

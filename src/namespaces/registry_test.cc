@@ -101,7 +101,8 @@ struct RegistryTest : testing::Test {
   }
   std::size_t objects() {
     std::size_t n = 0;
-    for (const auto& [bucket, store] : registry->object_stores("s3")) n += run_blocking(store->list(Context(), "", "", 1000))->size();
+    for (const auto& [bucket, store] : registry->object_stores("s3"))
+      n += run_blocking(store->list(Context(), "", "", 1000))->size();
     return n;
   }
   void pause(const std::string& job) {
@@ -135,7 +136,8 @@ TEST_F(RegistryTest, OutboxAndClaimCheckLeaveARowAndAnObject) {
   const auto published = publish("test", "models", std::string(5'000'000, 'w'));
   ASSERT_TRUE(published) << published.error().describe();
   EXPECT_EQ(published->durability, Durability::fsync);
-  const auto rows = query("SELECT topic, claim_check_id, payload_size, length(body), headers FROM outbox WHERE published_at IS NULL");
+  const auto rows =
+      query("SELECT topic, claim_check_id, payload_size, length(body), headers FROM outbox WHERE published_at IS NULL");
   ASSERT_EQ(rows.rows.size(), 1U);
   EXPECT_EQ(std::get<std::string>(rows.rows[0][0]), "models");
   EXPECT_EQ(std::get<std::string>(rows.rows[0][1]).size(), 36U);
@@ -280,7 +282,8 @@ namespaces:
   GroupSpec spec;
   spec.topic = "t";
   spec.group = "c";
-  EXPECT_EQ(run_blocking(registry->find("media")->subscriber().subscribe(Context(), spec)).error().reason, "GROUP_NOT_DECLARED");
+  EXPECT_EQ(run_blocking(registry->find("media")->subscriber().subscribe(Context(), spec)).error().reason,
+            "GROUP_NOT_DECLARED");
   run_blocking(a->close(Context()));
   run_blocking(b->close(Context()));
 }

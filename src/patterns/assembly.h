@@ -49,19 +49,24 @@ class Assembly {
   virtual Runtime& runtime() = 0;
   virtual Metrics& metrics() = 0;
   virtual const std::string& namespace_name() const = 0;
-  // By the name that stands in the file; connected where it is not yet. BACKEND_NOT_CONFIGURED, BACKEND_LACKS_CAPABILITY.
-  virtual Task<Result<std::shared_ptr<ObjectStore>>> object_store(Context context, std::string backend, std::string bucket) = 0;
+  // By the name that stands in the file; connected where it is not yet. BACKEND_NOT_CONFIGURED,
+  // BACKEND_LACKS_CAPABILITY.
+  virtual Task<Result<std::shared_ptr<ObjectStore>>> object_store(Context context, std::string backend,
+                                                                  std::string bucket) = 0;
   virtual Task<Result<std::shared_ptr<SqlDatabase>>> sql_database(Context context, std::string backend) = 0;
-  // Finds the stores of backends that are connected; thread-safe, and valid as long as the namespace. BACKEND_NOT_CONFIGURED.
-  using FindObjectStore = std::function<Result<std::shared_ptr<ObjectStore>>(const std::string& backend, const std::string& bucket)>;
+  // Finds the stores of backends that are connected; thread-safe, and valid as long as the namespace.
+  // BACKEND_NOT_CONFIGURED.
+  using FindObjectStore =
+      std::function<Result<std::shared_ptr<ObjectStore>>(const std::string& backend, const std::string& bucket)>;
   virtual FindObjectStore object_stores() = 0;
-  virtual std::shared_ptr<EventLog> log() = 0;             // the namespace's own backend
-  virtual std::size_t max_inline_bytes() const = 0;        // what one record of that log can hold as a payload
-  virtual std::shared_ptr<KeyValueStore> state() = 0;      // the namespace's state store
+  virtual std::shared_ptr<EventLog> log() = 0;         // the namespace's own backend
+  virtual std::size_t max_inline_bytes() const = 0;    // what one record of that log can hold as a payload
+  virtual std::shared_ptr<KeyValueStore> state() = 0;  // the namespace's state store
   virtual std::shared_ptr<Topics> topics() = 0;
-  // Reserves the objects below a prefix for this namespace, since clean-up deletes what it finds there and nothing refers to.
-  // OBJECT_PREFIX_SHARED: another namespace has it, or one above or below it.
-  virtual Result<void> reserve_objects(const std::string& backend, const std::string& bucket, const std::string& prefix) = 0;
+  // Reserves the objects below a prefix for this namespace, since clean-up deletes what it finds there and nothing
+  // refers to. OBJECT_PREFIX_SHARED: another namespace has it, or one above or below it.
+  virtual Result<void> reserve_objects(const std::string& backend, const std::string& bucket,
+                                       const std::string& prefix) = 0;
   // Reserves a table for this namespace, since its jobs deal with every row. TABLE_SHARED: another namespace has it.
   virtual Result<void> reserve_table(const std::string& backend, const std::string& table) = 0;
   // Declared consumer groups (pub_sub.consumer_groups); empty: none declared.

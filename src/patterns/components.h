@@ -24,8 +24,8 @@ struct PatternType {
   std::function<void(const config::Node& options, config::Diagnostics&)> validate;
   // Options are valid.
   std::function<std::unique_ptr<Pattern>(const config::Node& options)> make;
-  // Undoes on the way in what records say was done to them; part of every namespace, whatever its chain, since chains change
-  // and records stay. May be null.
+  // Undoes on the way in what records say was done to them; part of every namespace, whatever its chain, since chains
+  // change and records stay. May be null.
   std::function<std::unique_ptr<Subscriber>(std::unique_ptr<Subscriber> next, Assembly& assembly)> decode;
 };
 

@@ -19,12 +19,18 @@ constexpr Clock::duration kClosePatience = std::chrono::seconds(20);  // where t
 
 std::string_view to_string(JobState state) noexcept {
   switch (state) {
-    case JobState::waiting: return "waiting";
-    case JobState::running: return "running";
-    case JobState::idle: return "idle";
-    case JobState::paused: return "paused";
-    case JobState::failing: return "failing";
-    case JobState::stopped: return "stopped";
+    case JobState::waiting:
+      return "waiting";
+    case JobState::running:
+      return "running";
+    case JobState::idle:
+      return "idle";
+    case JobState::paused:
+      return "paused";
+    case JobState::failing:
+      return "failing";
+    case JobState::stopped:
+      return "stopped";
   }
   return "stopped";
 }
@@ -98,7 +104,9 @@ struct JobKeeper::Shard {
       news = last_error != error.describe();
       last_error = error.describe();
     }
-    if (news) log::warn("job failed, will be tried again", {{"job", job->info().name}, {"reason", error.reason}, {"error", error.message}});
+    if (news)
+      log::warn("job failed, will be tried again",
+                {{"job", job->info().name}, {"reason", error.reason}, {"error", error.message}});
   }
 };
 
@@ -130,7 +138,8 @@ Task<void> JobKeeper::run(std::shared_ptr<Shard> shard) {
       if (shard->paused) co_await shard->pause_changed.wait(context, seen, std::chrono::hours(1));
       continue;
     }
-    auto grant = co_await lease_->acquire(context.with_timeout(options_.lease_ttl), lease_name, options_.holder, options_.lease_ttl);
+    auto grant = co_await lease_->acquire(context.with_timeout(options_.lease_ttl), lease_name, options_.holder,
+                                          options_.lease_ttl);
     if (grant && *grant) {
       co_await hold(shard, **grant);
       continue;
@@ -195,7 +204,8 @@ Task<void> JobKeeper::hold(std::shared_ptr<Shard> shard, Grant grant) {
       shard->lost = true;
       break;
     }
-    auto round = co_await shard->job->round(round_context.with_timeout(kRoundTimeout), shard->shard, std::move(present));
+    auto round =
+        co_await shard->job->round(round_context.with_timeout(kRoundTimeout), shard->shard, std::move(present));
     if (!round) {
       if (stop.stop_requested() || shard->lost) break;  // it was told to stop
       shard->fail(round.error());
@@ -230,7 +240,8 @@ std::vector<JobStatus> JobKeeper::status() const {
   for (const auto& shard : shards) {
     const std::lock_guard lock(shard->mutex);
     const auto& info = shard->job->info();
-    out.push_back({info.name, shard->shard, shard->state, shard->rounds, shard->items, shard->errors, shard->last_error, info.harmless});
+    out.push_back({info.name, shard->shard, shard->state, shard->rounds, shard->items, shard->errors, shard->last_error,
+                   info.harmless});
   }
   return out;
 }
@@ -245,7 +256,8 @@ Result<void> JobKeeper::set_paused(std::string_view name, bool paused) {
     shard->pause_changed.notify();
     if (paused) shard->wake();
   }
-  if (!found) return fail(Code::not_found, "JOB_NOT_FOUND", "there is no job named " + std::string(name), "list the jobs first");
+  if (!found)
+    return fail(Code::not_found, "JOB_NOT_FOUND", "there is no job named " + std::string(name), "list the jobs first");
   return {};
 }
 
@@ -272,7 +284,8 @@ Task<void> JobKeeper::close(Context context) {
   for (const auto& shard : shards) shard->wake();
   const auto left = context.deadline() == Clock::time_point::max() ? kClosePatience : context.deadline() - Clock::now();
   Scope patience;
-  patience.spawn(stop_rounds_after(patience.stop_token(), std::max<Clock::duration>(left / 2, Clock::duration::zero())));
+  patience.spawn(
+      stop_rounds_after(patience.stop_token(), std::max<Clock::duration>(left / 2, Clock::duration::zero())));
   co_await scope_.join();
   patience.request_stop();
   co_await patience.join();

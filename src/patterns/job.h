@@ -18,10 +18,10 @@
 namespace prism {
 
 struct JobInfo {
-  std::string name;             // unique in the process: "<namespace>/<pattern>/<what>"
+  std::string name;  // unique in the process: "<namespace>/<pattern>/<what>"
   std::uint32_t shards = 1;
   Clock::duration interval = std::chrono::milliseconds(100);  // between rounds that found nothing to do
-  std::string harmless;         // what makes a second runner harmless, in words
+  std::string harmless;                                       // what makes a second runner harmless, in words
 };
 
 // What one round of a job has done.
@@ -35,10 +35,11 @@ class Job {
  public:
   virtual ~Job() = default;
   virtual const JobInfo& info() const noexcept = 0;
-  // One bounded round of one shard, run under the grant; checkpoints only after the downstream has acknowledged. It ends soon
-  // after the context is stopped. An error is shown and the round repeated with back-off.
+  // One bounded round of one shard, run under the grant; checkpoints only after the downstream has acknowledged. It
+  // ends soon after the context is stopped. An error is shown and the round repeated with back-off.
   virtual Task<Result<Round>> round(Context context, std::uint32_t shard, Grant grant) = 0;
-  // Waits until there may be work, at most `at_most` (the default just sleeps that long); ends soon after the context is stopped.
+  // Waits until there may be work, at most `at_most` (the default just sleeps that long); ends soon after the context
+  // is stopped.
   virtual Task<void> wait(Context context, EventLoop& loop, Clock::duration at_most);
 };
 
@@ -52,24 +53,25 @@ struct JobStatus {
   std::uint64_t rounds = 0;  // completed without an error
   std::uint64_t items = 0;
   std::uint64_t errors = 0;
-  std::string last_error;    // empty: none since the last good round
+  std::string last_error;  // empty: none since the last good round
   std::string harmless;
 };
 
 // Runs the jobs of one process: acquires a lease for each shard, renews it, runs rounds, backs off after errors.
-// Thread-safe. close() lets the running rounds end, stops them when half of its context's time is over, and releases the leases.
+// Thread-safe. close() lets the running rounds end, stops them when half of its context's time is over, and releases
+// the leases.
 class JobKeeper {
  public:
   struct Options {
     Clock::duration lease_ttl = std::chrono::seconds(10);  // a stopped process's shards go to another after this
-    std::string holder;  // names this process in leases; unique
+    std::string holder;                                    // names this process in leases; unique
   };
   JobKeeper(EventLoop& loop, std::shared_ptr<Lease> lease, Options options);
   ~JobKeeper();
 
   void add(std::shared_ptr<Job> job);  // starts it
   std::vector<JobStatus> status() const;
-  Result<void> pause(std::string_view name);   // JOB_NOT_FOUND; all shards, after their present round
+  Result<void> pause(std::string_view name);  // JOB_NOT_FOUND; all shards, after their present round
   Result<void> resume(std::string_view name);
   Task<void> close(Context context);
 

@@ -13,7 +13,8 @@ using namespace std::chrono_literals;
 // Leases in memory; a test can take one away.
 class MemoryLease final : public Lease {
  public:
-  Task<Result<std::optional<Grant>>> acquire(Context /*c*/, std::string name, std::string holder, Clock::duration ttl) override {
+  Task<Result<std::optional<Grant>>> acquire(Context /*c*/, std::string name, std::string holder,
+                                             Clock::duration ttl) override {
     const std::lock_guard lock(mutex);
     auto& h = held[name];
     if (!h.empty() && h != holder) co_return std::nullopt;
@@ -41,7 +42,8 @@ class MemoryLease final : public Lease {
 // Counts its rounds and lets a test wait for them; fails as often as told.
 class CountingJob final : public Job {
  public:
-  explicit CountingJob(std::uint32_t shards = 1) : info_{.name = "ns/test/count", .shards = shards, .interval = 1ms, .harmless = "it only counts"} {}
+  explicit CountingJob(std::uint32_t shards = 1)
+      : info_{.name = "ns/test/count", .shards = shards, .interval = 1ms, .harmless = "it only counts"} {}
   const JobInfo& info() const noexcept override { return info_; }
   Task<Result<Round>> round(Context context, std::uint32_t /*shard*/, Grant grant) override {
     const std::lock_guard lock(mutex);

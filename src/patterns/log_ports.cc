@@ -23,7 +23,8 @@ std::string reference_body(const Message& message) {
 
 class LogPublisher final : public Publisher {
  public:
-  LogPublisher(std::shared_ptr<EventLog> log, std::shared_ptr<Topics> topics) : log_(std::move(log)), topics_(std::move(topics)) {}
+  LogPublisher(std::shared_ptr<EventLog> log, std::shared_ptr<Topics> topics)
+      : log_(std::move(log)), topics_(std::move(topics)) {}
 
   Task<Batch<Result<Appended>>> publish(Context context, Batch<Message> messages) override {
     Batch<Result<Appended>> results;
@@ -40,9 +41,10 @@ class LogPublisher final : public Publisher {
   }
 
  private:
-  // NOLINTNEXTLINE(cppcoreguidelines-avoid-reference-coroutine-parameters): awaited at once by publish, which owns them.
-  Task<void> publish_run(Context context, Batch<Message>& messages, std::size_t from, std::size_t to, FailedKeys& failed,
-                         Batch<Result<Appended>>& results) {
+  // NOLINTNEXTLINE(cppcoreguidelines-avoid-reference-coroutine-parameters): awaited at once by publish, which owns
+  // them.
+  Task<void> publish_run(Context context, Batch<Message>& messages, std::size_t from, std::size_t to,
+                         FailedKeys& failed, Batch<Result<Appended>>& results) {
     const std::string topic = messages[from].topic;
     auto info = co_await topics_->ensure(context, topic);
     if (!info) {
@@ -66,14 +68,16 @@ class LogPublisher final : public Publisher {
       Record record;
       if (is_checked_in(message)) {
         record.body = Bytes(reference_body(message));
-      } else if (message.payload.is_inline() && message.payload.buffered().size() + kRecordOverhead <= info->max_record_bytes) {
+      } else if (message.payload.is_inline() &&
+                 message.payload.buffered().size() + kRecordOverhead <= info->max_record_bytes) {
         record.body = message.payload.buffered();
       } else {
         const std::size_t limit = info->max_record_bytes - std::min(info->max_record_bytes, kRecordOverhead);
         auto body = co_await message.payload.collect(context, limit);
         if (!body) {
           Error error = std::move(body).error();
-          if (error.reason == "PAYLOAD_TOO_LARGE") error.hint = "add the claim-check pattern to the namespace: it takes payloads of any size";
+          if (error.reason == "PAYLOAD_TOO_LARGE")
+            error.hint = "add the claim-check pattern to the namespace: it takes payloads of any size";
           failed.add(message.key);
           results.emplace_back(std::unexpected(std::move(error)));
           continue;
@@ -159,9 +163,10 @@ class LogSubscriber final : public Subscriber {
     if (!declared_.empty() && std::find(declared_.begin(), declared_.end(), spec.group) == declared_.end()) {
       std::string names;
       for (const auto& name : declared_) names += (names.empty() ? "" : ", ") + name;
-      co_return fail(Code::failed_precondition, "GROUP_NOT_DECLARED",
-                     "the namespace declares its consumer groups, and \"" + spec.group + "\" is not one of them (" + names + ")",
-                     "add it under pub_sub.consumer_groups: payloads are kept until every declared group has acknowledged them");
+      co_return fail(
+          Code::failed_precondition, "GROUP_NOT_DECLARED",
+          "the namespace declares its consumer groups, and \"" + spec.group + "\" is not one of them (" + names + ")",
+          "add it under pub_sub.consumer_groups: payloads are kept until every declared group has acknowledged them");
     }
     PRISM_CO_CHECK(co_await topics_->ensure(context, spec.topic));
     const std::string topic = spec.topic;
@@ -197,7 +202,8 @@ std::size_t record_bytes(const Message& message, std::size_t body) {
   std::size_t headers = 0;
   for (const auto& [name, value] : message.headers) headers += name.size() + value.size() + kEach;
   std::size_t bytes = message.id.size() + message.key.size() + body + headers + kTraceparent;
-  for (const auto& [name, value] : message.attributes) bytes += kReservedPrefix.size() + name.size() + value.size() + kEach;
+  for (const auto& [name, value] : message.attributes)
+    bytes += kReservedPrefix.size() + name.size() + value.size() + kEach;
   // The body of a checked-in message repeats its metadata, with JSON's escapes: at most six bytes for one.
   if (is_checked_in(message)) bytes += 6 * headers + kRecordOverhead;
   return bytes;
@@ -205,8 +211,13 @@ std::size_t record_bytes(const Message& message, std::size_t body) {
 
 std::optional<Error> FailedKeys::check(const std::string& key) const {
   if (key.empty() || !keys_.contains(key)) return std::nullopt;
-  return Error{Code::aborted, "EARLIER_OF_KEY_FAILED", "an earlier message of ordering key \"" + key + "\" in this batch failed",
-               "publish from the failed one on again, in order", Retry::safe, {}, {}};
+  return Error{Code::aborted,
+               "EARLIER_OF_KEY_FAILED",
+               "an earlier message of ordering key \"" + key + "\" in this batch failed",
+               "publish from the failed one on again, in order",
+               Retry::safe,
+               {},
+               {}};
 }
 
 std::size_t max_payload_bytes(const LogFeatures& features) {

@@ -1,8 +1,9 @@
 // The end of every message chain: messages become records of an EventLog, and back.
 //
-// What a record looks like: the application's payload is the record's body, untouched, and its metadata are headers; what
-// Prism adds are headers "prism-*" (attribute claim_check_id is header prism-claim-check-id) and W3C's traceparent. A
-// checked-in payload leaves a small JSON object with the reference as the body, so that any reader of the log understands it.
+// What a record looks like: the application's payload is the record's body, untouched, and its metadata are headers;
+// what Prism adds are headers "prism-*" (attribute claim_check_id is header prism-claim-check-id) and W3C's
+// traceparent. A checked-in payload leaves a small JSON object with the reference as the body, so that any reader of
+// the log understands it.
 #pragma once
 
 #include <memory>

@@ -17,8 +17,8 @@
 
 namespace prism {
 
-// A payload that fails with this reason belongs to a repeat of a message that every group has acknowledged, and was cleaned up since:
-// the delivery is to be acknowledged and not shown.
+// A payload that fails with this reason belongs to a repeat of a message that every group has acknowledged, and was
+// cleaned up since: the delivery is to be acknowledged and not shown.
 inline constexpr std::string_view kMessageRepeated = "MESSAGE_REPEATED";
 
 // What Prism itself notes on a message on its way through the chain ("claim_check_id"). On the log they are headers
@@ -45,8 +45,8 @@ struct Received {
   std::uint32_t attempt = 1;
 };
 
-// One call publishes a batch: a result an entry, in order; entries of one key keep their order, and a failed entry fails the
-// later ones of its key. Any thread; any number of calls at once.
+// One call publishes a batch: a result an entry, in order; entries of one key keep their order, and a failed entry
+// fails the later ones of its key. Any thread; any number of calls at once.
 class Publisher {
  public:
   virtual ~Publisher() = default;
@@ -76,12 +76,12 @@ struct Ports {
 
 // RFC-014's pattern metadata.
 struct PatternInfo {
-  std::string_view name;     // "claim-check"
-  std::string_view version;  // "1.0.0"
-  std::string_view summary;  // one sentence
-  std::vector<std::string_view> needs;  // capabilities: "object-store", "sql-database", "event-log"; any backend that has them is
-                                        // compatible
-  int rank = 0;              // canonical order: a smaller rank stands further out (nearer to the client)
+  std::string_view name;                // "claim-check"
+  std::string_view version;             // "1.0.0"
+  std::string_view summary;             // one sentence
+  std::vector<std::string_view> needs;  // capabilities: "object-store", "sql-database", "event-log"; any backend that
+                                        // has them is compatible
+  int rank = 0;  // canonical order: a smaller rank stands further out (nearer to the client)
 };
 
 class Assembly;
@@ -94,15 +94,16 @@ class Pattern {
  public:
   virtual ~Pattern() = default;
   virtual const PatternInfo& info() const noexcept = 0;
-  // A pattern may name the log that the namespace writes to, and a topic that everything goes to (outbox: the publisher's
-  // destination). Empty: it does not.
+  // A pattern may name the log that the namespace writes to, and a topic that everything goes to (outbox: the
+  // publisher's destination). Empty: it does not.
   virtual std::string log_backend() const { return {}; }
   virtual std::string fixed_topic() const { return {}; }
   // Has the background work of this pattern nothing left to do for what was published and acknowledged so far?
   virtual Task<Result<bool>> settled(Context context);
   // What it holds at this moment ("pending": "3"). May take as long as reading all of it.
   virtual Task<Result<Facts>> inspect(Context context);
-  // Takes what is below and gives what the layer above sees; registers its jobs with the assembly. May do I/O (make a table).
+  // Takes what is below and gives what the layer above sees; registers its jobs with the assembly. May do I/O (make a
+  // table).
   virtual Task<Result<Ports>> wrap(Context context, Ports below, Assembly& assembly) = 0;
 };
 

@@ -44,12 +44,13 @@ bool unhex(std::string_view text, std::array<std::byte, N>& out) {
 std::optional<TraceContext> TraceContext::parse(std::string_view text) {
   // version "-" trace-id "-" parent-id "-" flags; a later version may append fields.
   if (text.size() < 55 || text[2] != '-' || text[35] != '-' || text[52] != '-') return std::nullopt;
-  if (text.substr(0, 2) == "ff" || (text.size() > 55 && (text.substr(0, 2) == "00" || text[55] != '-'))) return std::nullopt;
+  if (text.substr(0, 2) == "ff" || (text.size() > 55 && (text.substr(0, 2) == "00" || text[55] != '-')))
+    return std::nullopt;
   TraceContext t;
   std::array<std::byte, 1> version{};
   std::array<std::byte, 1> flags{};
-  if (!unhex(text.substr(0, 2), version) || !unhex(text.substr(3, 32), t.trace_id) || !unhex(text.substr(36, 16), t.span_id) ||
-      !unhex(text.substr(53, 2), flags)) {
+  if (!unhex(text.substr(0, 2), version) || !unhex(text.substr(3, 32), t.trace_id) ||
+      !unhex(text.substr(36, 16), t.span_id) || !unhex(text.substr(53, 2), flags)) {
     return std::nullopt;
   }
   t.flags = std::to_integer<std::uint8_t>(flags[0]);
@@ -126,7 +127,8 @@ Error Context::over(bool outcome_unknown) const {
   Error e;
   e.code = late ? Code::deadline_exceeded : Code::cancelled;
   e.reason = late ? "DEADLINE_EXCEEDED" : "CANCELLED";
-  e.message = late ? "the deadline passed before the operation ended" : "the caller went away before the operation ended";
+  e.message =
+      late ? "the deadline passed before the operation ended" : "the caller went away before the operation ended";
   if (outcome_unknown) e.message += "; it may have been carried out";
   e.retry = outcome_unknown ? Retry::unknown_outcome : Retry::safe;
   return e;

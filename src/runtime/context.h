@@ -26,11 +26,13 @@ struct TraceContext {
   std::array<std::byte, 16> trace_id{};
   std::array<std::byte, 8> span_id{};
   std::uint8_t flags = 0;  // bit 0: sampled
-  bool valid() const noexcept { return trace_id != std::array<std::byte, 16>{} && span_id != std::array<std::byte, 8>{}; }
+  bool valid() const noexcept {
+    return trace_id != std::array<std::byte, 16>{} && span_id != std::array<std::byte, 8>{};
+  }
   static std::optional<TraceContext> parse(std::string_view traceparent);
-  static TraceContext make_root();   // new random ids, not sampled
-  TraceContext child() const;        // same trace, new span id
-  std::string traceparent() const;   // "00-<32 hex>-<16 hex>-<2 hex>"
+  static TraceContext make_root();  // new random ids, not sampled
+  TraceContext child() const;       // same trace, new span id
+  std::string traceparent() const;  // "00-<32 hex>-<16 hex>-<2 hex>"
 };
 
 // An immutable handle, one shared pointer: copying is cheap, it is always passed by value, and whatever it hands out by
@@ -61,13 +63,13 @@ class Context {
 
   Context with_deadline(Clock::time_point) const;  // the earlier of both
   Context with_timeout(Clock::duration d) const { return with_deadline(Clock::now() + d); }
-  Context with_stop(std::stop_token) const;        // replaces the token
+  Context with_stop(std::stop_token) const;  // replaces the token
   Context in_namespace(std::string name) const;
   // For commit, abort and acknowledgement: ignores the stop; the deadline is now + grace.
   Context shielded(Clock::duration grace) const;
 
-  // What an operation answers when its context is over: CANCELLED or DEADLINE_EXCEEDED; with unknown_outcome if it is a write
-  // that had been handed to the backend.
+  // What an operation answers when its context is over: CANCELLED or DEADLINE_EXCEEDED; with unknown_outcome if it is a
+  // write that had been handed to the backend.
   Error over(bool outcome_unknown) const;
 
  private:

@@ -134,7 +134,9 @@ Runtime::~Runtime() {
   if (process_stalls == &stalls_) process_stalls = nullptr;
 }
 
-EventLoop& Runtime::next_loop() noexcept { return *loops_[next_.fetch_add(1, std::memory_order_relaxed) % loops_.size()]; }
+EventLoop& Runtime::next_loop() noexcept {
+  return *loops_[next_.fetch_add(1, std::memory_order_relaxed) % loops_.size()];
+}
 
 namespace {
 

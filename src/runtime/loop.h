@@ -1,4 +1,5 @@
-// EventLoop: one thread that resumes coroutines and runs timers and sockets (Asio). OffloadPool: threads for what blocks.
+// EventLoop: one thread that resumes coroutines and runs timers and sockets (Asio). OffloadPool: threads for what
+// blocks.
 #pragma once
 
 #include <array>
@@ -78,9 +79,9 @@ class OffloadPool {
 class Runtime {
  public:
   struct Options {
-    std::size_t loops = 0;         // 0: clamp(cores / 2, 1, 8)
-    std::size_t file_threads = 4;  // blocking file calls, SQLite readers
-    std::size_t cpu_threads = 0;   // 0: clamp(cores / 2, 1, 8)
+    std::size_t loops = 0;                  // 0: clamp(cores / 2, 1, 8)
+    std::size_t file_threads = 4;           // blocking file calls, SQLite readers
+    std::size_t cpu_threads = 0;            // 0: clamp(cores / 2, 1, 8)
     std::size_t budget_bytes = 48UL << 20;  // payloads in flight of all streams together
   };
   Runtime() : Runtime(Options()) {}
@@ -102,8 +103,8 @@ class Runtime {
   std::shared_ptr<ByteBudget> budget_;
 };
 
-// Runs `work` on the pool and resumes on the loop with its result. The work always runs to its end and the caller always
-// waits for it: whatever it refers to may live in the caller's frame.
+// Runs `work` on the pool and resumes on the loop with its result. The work always runs to its end and the caller
+// always waits for it: whatever it refers to may live in the caller's frame.
 template <class F>
 auto offload(OffloadPool& pool, EventLoop& loop, F work) -> Task<std::invoke_result_t<F&>> {
   using T = std::invoke_result_t<F&>;

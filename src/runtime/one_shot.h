@@ -1,8 +1,8 @@
 // OneShot<T>: one value from any thread to one waiting coroutine, which is resumed on a loop.
 //
-// This is the only bridge between foreign threads (SQLite's writer, offload pools, a vendor's callbacks) and coroutines: the
-// foreign thread completes, the loop resumes. A waiter whose context is stopped is released at once; the operation itself goes
-// on and its late completion is dropped here.
+// This is the only bridge between foreign threads (SQLite's writer, offload pools, a vendor's callbacks) and
+// coroutines: the foreign thread completes, the loop resumes. A waiter whose context is stopped is released at once;
+// the operation itself goes on and its late completion is dropped here.
 #pragma once
 
 #include <atomic>
@@ -21,7 +21,8 @@ namespace prism {
 
 class EventLoop;
 
-// Where a suspended coroutine is to be resumed. With no loop, the completing thread resumes it (blocking waits in tests and main).
+// Where a suspended coroutine is to be resumed. With no loop, the completing thread resumes it (blocking waits in tests
+// and main).
 struct Resumption {
   EventLoop* loop = nullptr;
   std::coroutine_handle<> handle;
@@ -64,8 +65,8 @@ class OneShot {
   // Marks the operation as begun. False: the waiter is gone and the operation must not be begun.
   bool begin() noexcept { return (bits_.fetch_or(kBegun, std::memory_order_acq_rel) & kReleased) == 0; }
 
-  // At most once; a OneShot<void> any number of times and from any threads, the first counts. The result says what to resume
-  // (maybe nothing); hand it to a CompletionBatch or to resume_on_loop.
+  // At most once; a OneShot<void> any number of times and from any threads, the first counts. The result says what to
+  // resume (maybe nothing); hand it to a CompletionBatch or to resume_on_loop.
   template <class... A>
   [[nodiscard]] Resumption complete(A&&... value) {
     if constexpr (std::is_void_v<T>) {
@@ -91,7 +92,8 @@ class OneShot {
   }
 
   // --- waiting side, once ---
-  // `co_await shot->wait(token)` gives an Outcome; on `done` take() gives the value. The caller keeps the OneShot alive.
+  // `co_await shot->wait(token)` gives an Outcome; on `done` take() gives the value. The caller keeps the OneShot
+  // alive.
   auto wait(std::stop_token stop) noexcept { return Awaiter{this, std::move(stop), {}}; }
 
   auto take() {

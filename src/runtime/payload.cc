@@ -52,7 +52,8 @@ Task<Result<Bytes>> Payload::collect(Context context, std::size_t limit) {
   buffered_ = Bytes();
   if (size_) all.reserve(static_cast<std::size_t>(*size_));
   while (source_ != nullptr) {
-    auto piece = co_await source_->next(context, std::max<std::size_t>(1, std::min<std::size_t>(limit - all.size() + 1, 1 << 20)));
+    auto piece = co_await source_->next(
+        context, std::max<std::size_t>(1, std::min<std::size_t>(limit - all.size() + 1, 1 << 20)));
     if (!piece) co_return std::unexpected(std::move(piece).error());
     if (piece->empty()) {
       source_.reset();

@@ -12,8 +12,8 @@
 
 namespace prism {
 
-// Pull only: the call is the credit, down to the client's HTTP/2 window. At most one call outstanding. Destroying a source
-// that was not read to its end cancels it without waiting.
+// Pull only: the call is the credit, down to the client's HTTP/2 window. At most one call outstanding. Destroying a
+// source that was not read to its end cancels it without waiting.
 class ByteSource {
  public:
   virtual ~ByteSource() = default;

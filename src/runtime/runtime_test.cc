@@ -74,7 +74,9 @@ TEST(OneShot, ForeignThreadsRaceWithStops) {
   EXPECT_EQ(done + released, kRounds);
 }
 
-Task<Outcome> wait_for(std::shared_ptr<OneShot<int>> shot, std::stop_token stop) { co_return co_await shot->wait(stop); }
+Task<Outcome> wait_for(std::shared_ptr<OneShot<int>> shot, std::stop_token stop) {
+  co_return co_await shot->wait(stop);
+}
 
 TEST(OneShot, TellsCancelledFromAbandoned) {
   std::stop_source stop;
@@ -92,7 +94,8 @@ TEST(Sleep, IsCutByStopAndDeadline) {
   Runtime runtime;
   EventLoop& loop = runtime.next_loop();
   EXPECT_TRUE(run_blocking(sleep_for(loop, Context(), std::chrono::milliseconds(1))));
-  EXPECT_FALSE(run_blocking(sleep_for(loop, Context().with_timeout(std::chrono::milliseconds(1)), std::chrono::hours(1))));
+  EXPECT_FALSE(
+      run_blocking(sleep_for(loop, Context().with_timeout(std::chrono::milliseconds(1)), std::chrono::hours(1))));
   std::stop_source stop;
   std::jthread stopper([&] { stop.request_stop(); });
   EXPECT_FALSE(run_blocking(sleep_for(loop, Context::background(stop.get_token()), std::chrono::hours(1))));
@@ -161,7 +164,9 @@ struct Pieces final : ByteSource {
   std::vector<std::string> pieces;
   std::size_t at = 0;
 };
-Payload streamed(std::vector<std::string> pieces) { return Payload(std::make_unique<Pieces>(std::move(pieces)), std::nullopt); }
+Payload streamed(std::vector<std::string> pieces) {
+  return Payload(std::make_unique<Pieces>(std::move(pieces)), std::nullopt);
+}
 
 TEST(Payload, PeekDoesNotConsume) {
   Payload p = streamed({"ab", "cd", "ef"});

@@ -46,7 +46,7 @@ class StallDetector {
  private:
   struct Slot {
     std::atomic<bool> taken{false};
-    std::atomic<int> depth{0};                  // written by its thread only
+    std::atomic<int> depth{0};                   // written by its thread only
     std::atomic<std::int64_t> entered_ticks{0};  // 0: idle; else the coarse time of entering
     std::atomic<std::int64_t> reported_ticks{0};
     std::string name;  // written before taken is published

@@ -1,7 +1,7 @@
 // Task<T>: a lazily started coroutine, awaited exactly once; it resumes its awaiter by symmetric transfer.
 //
-// Rules (docs/architecture.md, "Async rules"): arguments are values; no capturing lambda is a coroutine; nothing is detached:
-// what is not awaited is spawned into a Scope.
+// Rules (docs/architecture.md, "Async rules"): arguments are values; no capturing lambda is a coroutine; nothing is
+// detached: what is not awaited is spawned into a Scope.
 #pragma once
 
 #include <coroutine>

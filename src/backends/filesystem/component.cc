@@ -38,9 +38,10 @@ struct Connection {
 };
 
 const config::Schema<Connection>& connection_schema() {
-  static const auto schema = config::Schema<Connection>("filesystem", "Objects as files of a folder.")
-                                 .field(&Connection::path, "path", config::Text{}, "The folder; it is made when it is missing.")
-                                 .required();
+  static const auto schema =
+      config::Schema<Connection>("filesystem", "Objects as files of a folder.")
+          .field(&Connection::path, "path", config::Text{}, "The folder; it is made when it is missing.")
+          .required();
   return schema;
 }
 
@@ -48,11 +49,13 @@ Task<Result<std::unique_ptr<Backend>>> open(Runtime& runtime, std::string root) 
   co_return std::make_unique<FolderBackend>(runtime, std::move(root));
 }
 
-Task<Result<std::unique_ptr<Backend>>> embed(Context /*context*/, Runtime& runtime, std::string name, std::string directory) {
+Task<Result<std::unique_ptr<Backend>>> embed(Context /*context*/, Runtime& runtime, std::string name,
+                                             std::string directory) {
   return open(runtime, directory + "/" + name);
 }
 
-Task<Result<std::unique_ptr<Backend>>> connect(Context /*context*/, Runtime& runtime, std::string /*name*/, config::Node options) {
+Task<Result<std::unique_ptr<Backend>>> connect(Context /*context*/, Runtime& runtime, std::string /*name*/,
+                                               config::Node options) {
   PRISM_CO_TRY(const auto connection, connection_schema().parse(options));
   co_return co_await open(runtime, connection.path);
 }

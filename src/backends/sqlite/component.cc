@@ -11,7 +11,8 @@
 namespace prism::sqlite {
 namespace {
 
-// Which of the file's capabilities a twin shows: those of the engine that it stands for, so that what runs embedded runs there.
+// Which of the file's capabilities a twin shows: those of the engine that it stands for, so that what runs embedded
+// runs there.
 struct Shows {
   bool event_log = false;
   bool key_value = false;
@@ -67,13 +68,15 @@ struct Connection {
 };
 
 const config::Schema<Connection>& connection_schema() {
-  static const auto schema = config::Schema<Connection>("sqlite", "Everything in one SQLite file.")
-                                 .field(&Connection::path, "path", config::Text{}, "The file; it is made when it is missing.")
-                                 .required();
+  static const auto schema =
+      config::Schema<Connection>("sqlite", "Everything in one SQLite file.")
+          .field(&Connection::path, "path", config::Text{}, "The file; it is made when it is missing.")
+          .required();
   return schema;
 }
 
-Task<Result<std::unique_ptr<Backend>>> connect(Context context, Runtime& runtime, std::string /*name*/, config::Node options) {
+Task<Result<std::unique_ptr<Backend>>> connect(Context context, Runtime& runtime, std::string /*name*/,
+                                               config::Node options) {
   PRISM_CO_TRY(const auto connection, connection_schema().parse(options));
   co_return co_await FileBackend::open(std::move(context), runtime, connection.path, kAll);
 }
@@ -102,7 +105,8 @@ BackendType twin(std::string_view name, std::vector<std::string_view> aliases, s
 
 std::vector<BackendType> backend_types() {
   std::vector<BackendType> types;
-  types.push_back(twin("sqlite", {}, "logs, keys, tables and leases in one file; the embedded twin of the engines below", kAll));
+  types.push_back(
+      twin("sqlite", {}, "logs, keys, tables and leases in one file; the embedded twin of the engines below", kAll));
   types.back().validate = connection_schema().validator();
   types.back().connect = connect;
   types.push_back(twin("kafka", {"redpanda"}, "Apache Kafka", {.event_log = true}));

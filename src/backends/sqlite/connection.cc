@@ -93,7 +93,8 @@ Result<std::unique_ptr<Connection>> Connection::open(const std::string& path, Ki
   sqlite3_extended_result_codes(c->db_, 1);
   if (const int rc = install_functions(c->db_); rc != SQLITE_OK) return fail(translate(c->db_, rc, "open " + path));
   sqlite3_busy_handler(c->db_, &Connection::on_busy, c.get());
-  // Of a new file only. Records are larger than rows usually are: of 1 KiB each, pages of 8 KiB cost a fifth less than of 4.
+  // Of a new file only. Records are larger than rows usually are: of 1 KiB each, pages of 8 KiB cost a fifth less than
+  // of 4.
   PRISM_CHECK(c->execute("PRAGMA page_size=8192"));
   // Several processes may turn the same new file into WAL mode at once; SQLite answers BUSY at once then, without the
   // handler.

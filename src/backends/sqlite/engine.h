@@ -172,8 +172,8 @@ class Engine {
   // changed.
   std::uint64_t foreign_generation() const noexcept { return foreign_generation_.load(std::memory_order_acquire); }
 
-  // The number of the open transaction, counted from 1 (a group that is replayed has another). Writing thread only: what an
-  // operation has prepared in memory is void when this has changed without its commit.
+  // The number of the open transaction, counted from 1 (a group that is replayed has another). Writing thread only:
+  // what an operation has prepared in memory is void when this has changed without its commit.
   std::uint64_t transaction() const noexcept { return transaction_; }
 
   // While one lives, commits of other processes are looked for.

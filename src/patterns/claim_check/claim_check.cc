@@ -23,7 +23,8 @@ namespace {
 
 // Uploads of one batch that run side by side; each holds its parts under the process-wide byte budget.
 constexpr std::size_t kUploadsAtOnce = 4;
-// For what follows a finished upload: it must not be cut off by a caller that goes away, or the object becomes an orphan.
+// For what follows a finished upload: it must not be cut off by a caller that goes away, or the object becomes an
+// orphan.
 constexpr Clock::duration kCommitGrace = std::chrono::seconds(30);
 
 std::uint64_t to_number(const std::string* text) {
@@ -54,7 +55,8 @@ class ClaimCheckPublisher final : public Publisher {
 
  private:
   bool stays_inline(const Message& m) const {
-    return m.attribute("claim_check_id") != nullptr || (m.payload.is_inline() && m.payload.buffered().size() <= options_.threshold);
+    return m.attribute("claim_check_id") != nullptr ||
+           (m.payload.is_inline() && m.payload.buffered().size() <= options_.threshold);
   }
 
   struct Upload {
@@ -83,16 +85,21 @@ class ClaimCheckPublisher final : public Publisher {
       }
     }
 
-    // The sweeper takes an object of orphan_age that nothing refers to: what refers to it must be committed well before. Counted in
-    // wall time, since a stopped process ages too.
+    // The sweeper takes an object of orphan_age that nothing refers to: what refers to it must be committed well
+    // before. Counted in wall time, since a stopped process ages too.
     const WallTime now = wall_now();
     const auto usable = std::chrono::duration_cast<std::chrono::microseconds>(options_.orphan_age / 2);
     Clock::duration left = kCommitGrace;
     for (std::size_t i = 0; i < messages.size(); ++i) {
       if (stored[i] == WallTime::max()) continue;
       if (now - stored[i] >= usable) {
-        errors[i] = Error{Code::aborted, "UPLOAD_TOO_OLD", "the payload was stored too long ago for its message to be committed now",
-                          "publish again; raise cleanup.orphan_age if publishes take that long", Retry::safe, {}, {{"pattern", std::string(kInfo.name)}}};
+        errors[i] = Error{Code::aborted,
+                          "UPLOAD_TOO_OLD",
+                          "the payload was stored too long ago for its message to be committed now",
+                          "publish again; raise cleanup.orphan_age if publishes take that long",
+                          Retry::safe,
+                          {},
+                          {{"pattern", std::string(kInfo.name)}}};
       } else {
         left = std::min<Clock::duration>(left, usable - (now - stored[i]));
       }
@@ -121,7 +128,8 @@ class ClaimCheckPublisher final : public Publisher {
       for (std::size_t i = 0; i < index.size(); ++i) {
         const std::string& key = uploaded[index[i]];
         // An unknown outcome may be a success: then the object stays for the sweeper to judge.
-        if (!published[i] && published[i].error().retry != Retry::unknown_outcome && !key.empty()) garbage.push_back(key);
+        if (!published[i] && published[i].error().retry != Retry::unknown_outcome && !key.empty())
+          garbage.push_back(key);
         results[index[i]] = std::move(published[i]);
       }
     }
@@ -142,8 +150,9 @@ class ClaimCheckPublisher final : public Publisher {
     }
     const std::string id = uuid7();
     const std::string key = options_.prefix + id;
-    auto stored = co_await store_->put(context, key, std::exchange(message->payload, Payload()),
-                                       PutOptions{.if_absent = true, .if_match = {}, .content_type = content_type_of(*message), .metadata = {}});
+    auto stored = co_await store_->put(
+        context, key, std::exchange(message->payload, Payload()),
+        PutOptions{.if_absent = true, .if_match = {}, .content_type = content_type_of(*message), .metadata = {}});
     if (!stored) {
       out.outcome = std::unexpected(std::move(stored).error());
       co_return out;
@@ -185,7 +194,8 @@ class ObjectSource final : public ByteSource {
       auto opened = co_await store_->get(context, reference_.key, 0, std::nullopt);
       if (!opened) co_return co_await missing(context, std::move(opened).error());
       auto& [info, payload] = *opened;
-      if (info.size != reference_.size) co_return damaged("has " + std::to_string(info.size) + " bytes instead of " + std::to_string(reference_.size));
+      if (info.size != reference_.size)
+        co_return damaged("has " + std::to_string(info.size) + " bytes instead of " + std::to_string(reference_.size));
       payload_ = std::move(payload);
     }
     auto piece = co_await payload_->next(std::move(context), max);
@@ -195,38 +205,61 @@ class ObjectSource final : public ByteSource {
       co_return std::unexpected(std::move(error));
     }
     crc_ = crc32c(crc_, piece->view());
-    if (piece->empty() && reference_.crc32c && *reference_.crc32c != crc_) co_return damaged("does not match the checksum of the upload");
+    if (piece->empty() && reference_.crc32c && *reference_.crc32c != crc_)
+      co_return damaged("does not match the checksum of the upload");
     co_return piece;
   }
 
  private:
   std::unexpected<Error> damaged(const std::string& how) const {
-    return fail(Error{Code::data_loss, "PAYLOAD_DAMAGED", "the stored payload " + reference_.uri + " " + how,
-                      "restore the object from a backup, or skip the message", Retry::never, {}, {{"claim_check_id", reference_.id}}});
+    return fail(Error{Code::data_loss,
+                      "PAYLOAD_DAMAGED",
+                      "the stored payload " + reference_.uri + " " + how,
+                      "restore the object from a backup, or skip the message",
+                      Retry::never,
+                      {},
+                      {{"claim_check_id", reference_.id}}});
   }
   Task<Result<Bytes>> missing(Context context, Error error) {
     if (error.reason != "OBJECT_NOT_FOUND") co_return std::unexpected(std::move(error));
     std::uint64_t cursor = 0;
     bool repeated = false;
     if (const auto& at = reference_.at) {
-      PRISM_CO_TRY(cursor, co_await read_cursor(context, site_->state, cursor_key(site_->namespace_name, reference_.topic, at->source, at->partition)));
+      PRISM_CO_TRY(
+          cursor, co_await read_cursor(context, site_->state,
+                                       cursor_key(site_->namespace_name, reference_.topic, at->source, at->partition)));
       if (cursor <= at->offset) {
         PRISM_CO_TRY(repeated, co_await acknowledged_elsewhere(context, *site_, reference_.topic, reference_.id, *at));
       }
     }
     if (repeated) {
-      co_return fail(Error{Code::failed_precondition, std::string(kMessageRepeated),
-                           "the payload " + reference_.uri + " was cleaned up after every consumer group had acknowledged the message; this is a repeat of it",
-                           "nothing is to be done: the message was dealt with", Retry::never, {}, {{"claim_check_id", reference_.id}}});
+      co_return fail(
+          Error{Code::failed_precondition,
+                std::string(kMessageRepeated),
+                "the payload " + reference_.uri +
+                    " was cleaned up after every consumer group had acknowledged the message; this is a repeat of it",
+                "nothing is to be done: the message was dealt with",
+                Retry::never,
+                {},
+                {{"claim_check_id", reference_.id}}});
     }
     if (reference_.at && cursor > reference_.at->offset) {
-      co_return fail(Error{Code::failed_precondition, "PAYLOAD_EXPIRED",
-                           "the payload " + reference_.uri + " was cleaned up after every consumer group had acknowledged it",
-                           "for replay keep payloads for a time: cleanup: {strategy: retention, ttl: ...}", Retry::never, {},
-                           {{"claim_check_id", reference_.id}}});
+      co_return fail(
+          Error{Code::failed_precondition,
+                "PAYLOAD_EXPIRED",
+                "the payload " + reference_.uri + " was cleaned up after every consumer group had acknowledged it",
+                "for replay keep payloads for a time: cleanup: {strategy: retention, ttl: ...}",
+                Retry::never,
+                {},
+                {{"claim_check_id", reference_.id}}});
     }
-    co_return fail(Error{Code::data_loss, "PAYLOAD_MISSING", "the stored payload " + reference_.uri + " is gone: it passed its expiry or was deleted",
-                         "restore the object from a backup, or skip the message", Retry::never, {}, {{"claim_check_id", reference_.id}}});
+    co_return fail(Error{Code::data_loss,
+                         "PAYLOAD_MISSING",
+                         "the stored payload " + reference_.uri + " is gone: it passed its expiry or was deleted",
+                         "restore the object from a backup, or skip the message",
+                         Retry::never,
+                         {},
+                         {{"claim_check_id", reference_.id}}});
   }
 
   std::shared_ptr<ObjectStore> store_;
@@ -248,7 +281,8 @@ class FailingSource final : public ByteSource {
 
 class DecodingSubscription final : public Subscription {
  public:
-  DecodingSubscription(std::unique_ptr<Subscription> next, Assembly::FindObjectStore find, std::shared_ptr<const Site> site)
+  DecodingSubscription(std::unique_ptr<Subscription> next, Assembly::FindObjectStore find,
+                       std::shared_ptr<const Site> site)
       : next_(std::move(next)), find_(std::move(find)), site_(std::move(site)) {}
 
   Task<Result<Batch<Received>>> receive(Context context, std::size_t max, std::size_t max_bytes) override {
@@ -271,9 +305,15 @@ class DecodingSubscription final : public Subscription {
       const auto* value = message.attribute(name);
       return value != nullptr ? *value : std::string();
     };
-    ObjectSource::Reference reference{.id = text("claim_check_id"), .uri = text("claim_check_uri"), .key = text("claim_check_key"),
-                                      .size = to_number(message.attribute("payload_size")), .crc32c = {}, .topic = message.topic, .at = {}};
-    if (const auto* crc = message.attribute("claim_check_crc32c")) reference.crc32c = static_cast<std::uint32_t>(to_number(crc));
+    ObjectSource::Reference reference{.id = text("claim_check_id"),
+                                      .uri = text("claim_check_uri"),
+                                      .key = text("claim_check_key"),
+                                      .size = to_number(message.attribute("payload_size")),
+                                      .crc32c = {},
+                                      .topic = message.topic,
+                                      .at = {}};
+    if (const auto* crc = message.attribute("claim_check_crc32c"))
+      reference.crc32c = static_cast<std::uint32_t>(to_number(crc));
     if (!received.at.parts().empty()) reference.at = received.at.parts().front();
     const auto size = reference.size;
     auto store = find_(text("claim_check_backend"), text("claim_check_bucket"));
@@ -326,9 +366,12 @@ class ClaimCheck final : public Pattern {
       for (const auto& object : page) bytes += object.size;
       if (!page.empty()) newest = std::move(page.back());
     }
-    co_return Facts{{"backend", options_.backend},       {"bucket", options_.bucket},
-                    {"prefix", options_.prefix},         {"objects", std::to_string(count)},
-                    {"bytes", std::to_string(bytes)},    {"newest_object", newest.key},
+    co_return Facts{{"backend", options_.backend},
+                    {"bucket", options_.bucket},
+                    {"prefix", options_.prefix},
+                    {"objects", std::to_string(count)},
+                    {"bytes", std::to_string(bytes)},
+                    {"newest_object", newest.key},
                     {"newest_object_bytes", std::to_string(newest.size)}};
   }
 
@@ -336,10 +379,16 @@ class ClaimCheck final : public Pattern {
     if (options_.bucket.empty()) options_.bucket = "prism-" + assembly.namespace_name();
     PRISM_CO_CHECK(assembly.reserve_objects(options_.backend, options_.bucket, options_.prefix));
     PRISM_CO_TRY(auto store, co_await assembly.object_store(context, options_.backend, options_.bucket));
-    site_ = Site{.namespace_name = assembly.namespace_name(), .options = options_, .log = assembly.log(), .store = store,
-                    .state = assembly.state(), .topics = assembly.topics(), .pending = assembly.pending_references(),
-                    .groups = assembly.consumer_groups()};
-    PRISM_CO_CHECK(co_await known_since(context, assembly.state(), assembly.namespace_name()));  // before the first upload
+    site_ = Site{.namespace_name = assembly.namespace_name(),
+                 .options = options_,
+                 .log = assembly.log(),
+                 .store = store,
+                 .state = assembly.state(),
+                 .topics = assembly.topics(),
+                 .pending = assembly.pending_references(),
+                 .groups = assembly.consumer_groups()};
+    PRISM_CO_CHECK(
+        co_await known_since(context, assembly.state(), assembly.namespace_name()));  // before the first upload
     if (options_.on_consume) assembly.add(std::make_shared<Cleaner>(*site_));
     assembly.add(std::make_shared<Sweeper>(*site_));
     below.publish = make_publisher(std::move(below.publish), std::move(store), options_);
@@ -353,7 +402,8 @@ class ClaimCheck final : public Pattern {
 
 }  // namespace
 
-std::unique_ptr<Publisher> make_publisher(std::unique_ptr<Publisher> next, std::shared_ptr<ObjectStore> store, Options options) {
+std::unique_ptr<Publisher> make_publisher(std::unique_ptr<Publisher> next, std::shared_ptr<ObjectStore> store,
+                                          Options options) {
   return std::make_unique<ClaimCheckPublisher>(std::move(next), std::move(store), std::move(options));
 }
 std::unique_ptr<Subscriber> make_decoder(std::unique_ptr<Subscriber> next, Assembly::FindObjectStore find, Site site) {
@@ -364,7 +414,8 @@ std::unique_ptr<Pattern> make_pattern(Options options) { return std::make_unique
 PatternType pattern_type() {
   return {
       .info = kInfo,
-      .validate = [](const config::Node& options, config::Diagnostics& diagnostics) { (void)read_options(options, diagnostics); },
+      .validate = [](const config::Node& options,
+                     config::Diagnostics& diagnostics) { (void)read_options(options, diagnostics); },
       .make =
           [](const config::Node& options) {
             config::Diagnostics validated_before;
@@ -373,8 +424,14 @@ PatternType pattern_type() {
       .decode =
           [](std::unique_ptr<Subscriber> next, Assembly& assembly) {
             return make_decoder(std::move(next), assembly.object_stores(),
-                                Site{.namespace_name = assembly.namespace_name(), .options = {}, .log = assembly.log(), .store = {},
-                                     .state = assembly.state(), .topics = assembly.topics(), .pending = {}, .groups = assembly.consumer_groups()});
+                                Site{.namespace_name = assembly.namespace_name(),
+                                     .options = {},
+                                     .log = assembly.log(),
+                                     .store = {},
+                                     .state = assembly.state(),
+                                     .topics = assembly.topics(),
+                                     .pending = {},
+                                     .groups = assembly.consumer_groups()});
           },
   };
 }

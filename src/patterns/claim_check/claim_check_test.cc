@@ -31,12 +31,18 @@ class MemoryObjects final : public ObjectStore {
       all += piece.view();
     }
     if (fail_puts) co_return fail(Code::unavailable, "STORE_DOWN", "down", {}, Retry::safe);
-    ObjectInfo info{.key = key, .etag = "e", .size = all.size(), .crc32c = crc32c(0, all), .modified = wall_now(),
-                    .content_type = options.content_type, .metadata = {}};
+    ObjectInfo info{.key = key,
+                    .etag = "e",
+                    .size = all.size(),
+                    .crc32c = crc32c(0, all),
+                    .modified = wall_now(),
+                    .content_type = options.content_type,
+                    .metadata = {}};
     objects[key] = {std::move(all), info};
     co_return info;
   }
-  Task<Result<std::pair<ObjectInfo, Payload>>> get(Context /*c*/, std::string key, std::uint64_t from, std::optional<std::uint64_t> /*n*/) override {
+  Task<Result<std::pair<ObjectInfo, Payload>>> get(Context /*c*/, std::string key, std::uint64_t from,
+                                                   std::optional<std::uint64_t> /*n*/) override {
     const auto it = objects.find(key);
     if (it == objects.end()) co_return fail(Code::not_found, "OBJECT_NOT_FOUND", key);
     co_return std::pair(it->second.second, Payload(Bytes(it->second.first.substr(from))));
@@ -52,12 +58,15 @@ class MemoryObjects final : public ObjectStore {
   }
   Task<Result<Batch<ObjectInfo>>> list(Context /*c*/, std::string prefix, std::string after, std::size_t max) override {
     Batch<ObjectInfo> out;
-    for (auto it = objects.upper_bound(std::max(after, prefix)); it != objects.end() && it->first.starts_with(prefix) && out.size() < max; ++it) {
+    for (auto it = objects.upper_bound(std::max(after, prefix));
+         it != objects.end() && it->first.starts_with(prefix) && out.size() < max; ++it) {
       out.push_back(it->second.second);
     }
     co_return out;
   }
-  Task<Result<std::size_t>> abort_uploads(Context /*c*/, std::string /*prefix*/, WallTime /*t*/) override { co_return 0; }
+  Task<Result<std::size_t>> abort_uploads(Context /*c*/, std::string /*prefix*/, WallTime /*t*/) override {
+    co_return 0;
+  }
   Task<void> close(Context /*c*/) override { co_return; }
 
  private:
@@ -107,7 +116,9 @@ Message message(Payload payload, std::string key = {}) {
   m.payload = std::move(payload);
   return m;
 }
-Message message(std::size_t size, std::string key = {}) { return message(Payload(Bytes(std::string(size, 'x'))), std::move(key)); }
+Message message(std::size_t size, std::string key = {}) {
+  return message(Payload(Bytes(std::string(size, 'x'))), std::move(key));
+}
 
 Batch<Message> batch(Message m) {
   Batch<Message> b;

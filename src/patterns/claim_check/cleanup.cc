@@ -9,11 +9,12 @@
 namespace prism::claim_check {
 namespace {
 
-constexpr std::size_t kReadBytes = 4UL << 20;   // records looked at in one step
+constexpr std::size_t kReadBytes = 4UL << 20;  // records looked at in one step
 constexpr std::size_t kListAtOnce = 500;
 constexpr std::size_t kMostCandidates = 10'000;  // objects that one round looks for references to
-constexpr std::chrono::minutes kClockSkew{1};  // between this machine's clock and the log's
-constexpr Clock::duration kEndPatience = std::chrono::seconds(2);  // a reader that gives nothing for so long has come to the end
+constexpr std::chrono::minutes kClockSkew{1};    // between this machine's clock and the log's
+constexpr Clock::duration kEndPatience =
+    std::chrono::seconds(2);                       // a reader that gives nothing for so long has come to the end
 constexpr std::size_t kMostLookedAt = 64UL << 20;  // bytes of records in search of one
 constexpr std::size_t kRecordOverhead = 256;
 constexpr Clock::duration kReadPatience = std::chrono::seconds(5);  // for records that are known to exist
@@ -37,7 +38,8 @@ Start after(const TopicInfo& topic, std::uint32_t partition, std::uint64_t curso
 
 }  // namespace
 
-std::string cursor_key(const std::string& namespace_name, const std::string& topic, const Id128& incarnation, std::uint32_t partition) {
+std::string cursor_key(const std::string& namespace_name, const std::string& topic, const Id128& incarnation,
+                       std::uint32_t partition) {
   return "claim-check/" + namespace_name + "/" + topic + "/" + to_hex(incarnation) + "/" + std::to_string(partition);
 }
 
@@ -64,9 +66,14 @@ Task<Result<WallTime>> known_since(Context context, std::shared_ptr<KeyValueStor
   }
   const WallTime now = wall_now();
   Batch<Mutation> batch;
-  batch.push_back({.key = key, .value = Bytes(std::to_string(now.time_since_epoch().count())), .expect = {}, .expect_absent = true, .ttl = {}});
+  batch.push_back({.key = key,
+                   .value = Bytes(std::to_string(now.time_since_epoch().count())),
+                   .expect = {},
+                   .expect_absent = true,
+                   .ttl = {}});
   auto written = co_await state->apply(context, std::move(batch));
-  if (!written.front() && written.front().error().reason != "ALREADY_EXISTS") co_return std::unexpected(std::move(written.front()).error());
+  if (!written.front() && written.front().error().reason != "ALREADY_EXISTS")
+    co_return std::unexpected(std::move(written.front()).error());
   co_return now;
 }
 
@@ -79,13 +86,15 @@ Task<Result<std::vector<std::uint64_t>>> lowest_floors(Context context, Site sit
   for (const auto& group : groups) {
     PRISM_CO_TRY(const auto floors, co_await site.log->floors(context, topic.name, group));
     for (const auto& f : floors) {
-      if (f.partition < floor.size()) floor[f.partition] = std::min(floor[f.partition], f.ever_committed ? f.acked_below : 0);
+      if (f.partition < floor.size())
+        floor[f.partition] = std::min(floor[f.partition], f.ever_committed ? f.acked_below : 0);
     }
   }
   co_return floor;
 }
 
-Task<Result<bool>> acknowledged_elsewhere(Context context, Site site, std::string topic, std::string claim_check_id, PositionPart at) {
+Task<Result<bool>> acknowledged_elsewhere(Context context, Site site, std::string topic, std::string claim_check_id,
+                                          PositionPart at) {
   PRISM_CO_TRY(const auto info, co_await site.topics->ensure(context, topic));
   PRISM_CO_TRY(const auto floor, co_await lowest_floors(context, site, info));
   // No record can refer to a payload before it was uploaded.
@@ -101,8 +110,10 @@ Task<Result<bool>> acknowledged_elsewhere(Context context, Site site, std::strin
     for (const auto& [record, position] : *records) {
       looked_at += record.body.size() + kRecordOverhead;
       const auto& part = position.parts().front();
-      if (header(record, id_header()) != claim_check_id || (part.partition == at.partition && part.offset == at.offset)) continue;
-      found = found || (part.partition < floor.size() && floor[part.partition] != UINT64_MAX && part.offset < floor[part.partition]);
+      if (header(record, id_header()) != claim_check_id || (part.partition == at.partition && part.offset == at.offset))
+        continue;
+      found = found || (part.partition < floor.size() && floor[part.partition] != UINT64_MAX &&
+                        part.offset < floor[part.partition]);
     }
   }
   co_await reader->close(context);
@@ -118,7 +129,8 @@ Task<Result<bool>> caught_up(Context context, Site site) {
     for (std::uint32_t partition = 0; partition < topic.partitions; ++partition) {
       if (floor[partition] == UINT64_MAX) continue;
       PRISM_CO_TRY(const auto cursor,
-                   co_await read_cursor(context, site.state, cursor_key(site.namespace_name, name, topic.incarnation, partition)));
+                   co_await read_cursor(context, site.state,
+                                        cursor_key(site.namespace_name, name, topic.incarnation, partition)));
       if (cursor < floor[partition]) co_return false;
     }
   }
@@ -130,7 +142,8 @@ Cleaner::Cleaner(Site site)
       info_{.name = site_.namespace_name + "/claim-check/cleaner",
             .shards = 1,
             .interval = site_.options.interval,
-            .harmless = "objects are deleted only below the floor of every group, and deleting twice changes nothing"} {}
+            .harmless = "objects are deleted only below the floor of every group, and deleting twice changes nothing"} {
+}
 
 Task<Result<Round>> Cleaner::round(Context context, std::uint32_t /*shard*/, Grant /*grant*/) {
   Round total;
@@ -162,7 +175,8 @@ Task<Result<Round>> Cleaner::clean(Context context, std::string name) {
   co_return total;
 }
 
-Task<Result<Round>> Cleaner::clean_partition(Context context, TopicInfo topic, std::uint32_t partition, std::uint64_t floor) {
+Task<Result<Round>> Cleaner::clean_partition(Context context, TopicInfo topic, std::uint32_t partition,
+                                             std::uint64_t floor) {
   Round done;
   const std::string key = cursor_key(site_.namespace_name, topic.name, topic.incarnation, partition);
   PRISM_CO_TRY(std::uint64_t cursor, co_await read_cursor(context, site_.state, key));
@@ -183,7 +197,8 @@ Task<Result<Round>> Cleaner::clean_partition(Context context, TopicInfo topic, s
     }
     reached = offset + 1;
     if (header(record, id_header()).empty()) continue;
-    // Another store, bucket or prefix: written under an earlier configuration, or not by us; such objects expire by their own rules.
+    // Another store, bucket or prefix: written under an earlier configuration, or not by us; such objects expire by
+    // their own rules.
     if (header(record, "prism-claim-check-backend") != site_.options.backend ||
         header(record, "prism-claim-check-bucket") != site_.options.bucket) {
       continue;
@@ -199,7 +214,8 @@ Task<Result<Round>> Cleaner::clean_partition(Context context, TopicInfo topic, s
   Mutation move{.key = key, .value = Bytes(std::to_string(reached)), .expect = {}, .expect_absent = false, .ttl = {}};
   Batch<Mutation> batch;
   batch.push_back(std::move(move));
-  for (auto& written : co_await site_.state->apply(context.shielded(kReadPatience), std::move(batch))) PRISM_CO_CHECK(std::move(written));
+  for (auto& written : co_await site_.state->apply(context.shielded(kReadPatience), std::move(batch)))
+    PRISM_CO_CHECK(std::move(written));
   done.more = reached < floor;
   co_return done;
 }
@@ -208,8 +224,10 @@ Sweeper::Sweeper(Site site)
     : site_(std::move(site)),
       info_{.name = site_.namespace_name + "/claim-check/sweeper",
             .shards = 1,
-            .interval = std::clamp<Clock::duration>(site_.options.orphan_age / 4, std::chrono::milliseconds(200), std::chrono::minutes(1)),
-            .harmless = "it removes only what is expired or what nothing refers to, and removing twice changes nothing"} {}
+            .interval = std::clamp<Clock::duration>(site_.options.orphan_age / 4, std::chrono::milliseconds(200),
+                                                    std::chrono::minutes(1)),
+            .harmless =
+                "it removes only what is expired or what nothing refers to, and removing twice changes nothing"} {}
 
 Task<Result<void>> Sweeper::strike_out(Context context, std::set<std::string>* candidates) {
   const auto refers_to = [&](const std::string& id) {
@@ -223,15 +241,18 @@ Task<Result<void>> Sweeper::strike_out(Context context, std::set<std::string>* c
     PRISM_CO_TRY(const auto end, co_await site_.log->end(context, name));
     for (const auto& part : end.parts()) {
       PRISM_CO_TRY(std::uint64_t cursor,
-                   co_await read_cursor(context, site_.state, cursor_key(site_.namespace_name, name, topic.incarnation, part.partition)));
+                   co_await read_cursor(context, site_.state,
+                                        cursor_key(site_.namespace_name, name, topic.incarnation, part.partition)));
       if (cursor > part.offset) continue;
-      PRISM_CO_TRY(auto reader, co_await site_.log->read(context, name, part.partition, after(topic, part.partition, cursor)));
+      PRISM_CO_TRY(auto reader,
+                   co_await site_.log->read(context, name, part.partition, after(topic, part.partition, cursor)));
       while (cursor <= part.offset) {
         auto records = co_await reader->next(context.with_timeout(kReadPatience), kReadBytes);
         if (!records || records->empty()) {
           co_await reader->close(context);
           if (!records) co_return std::unexpected(std::move(records).error());
-          co_return fail(Code::unavailable, "LOG_NOT_READABLE", "records of " + name + " could not be read up to its end", {}, Retry::safe);
+          co_return fail(Code::unavailable, "LOG_NOT_READABLE",
+                         "records of " + name + " could not be read up to its end", {}, Retry::safe);
         }
         for (const auto& [record, at] : *records) {
           cursor = at.parts().front().offset + 1;
@@ -260,7 +281,8 @@ Task<Result<Round>> Sweeper::round(Context context, std::uint32_t /*shard*/, Gra
   };
   PRISM_CO_TRY(const WallTime since, co_await known_since(context, site_.state, site_.namespace_name));
   PRISM_CO_CHECK(co_await site_.store->abort_uploads(
-      context, site_.options.prefix, now - std::chrono::duration_cast<std::chrono::microseconds>(site_.options.orphan_age)));
+      context, site_.options.prefix,
+      now - std::chrono::duration_cast<std::chrono::microseconds>(site_.options.orphan_age)));
 
   // Keys sort by time of creation: the walk ends at the first one that is too young for anything.
   const std::size_t prefix = site_.options.prefix.size();

@@ -27,15 +27,17 @@ struct Site {
   std::vector<std::string> groups;  // declared; empty: the groups that exist on a topic count
 };
 
-// By partition: every group that counts has acknowledged all records below it. 0 where one has not begun; UINT64_MAX where no group counts.
+// By partition: every group that counts has acknowledged all records below it. 0 where one has not begun; UINT64_MAX
+// where no group counts.
 Task<Result<std::vector<std::uint64_t>>> lowest_floors(Context context, Site site, TopicInfo topic);
 
-// The state store's key of the cleaner's cursor: every reference below it has been acknowledged by all groups and its object
-// deleted. The value is the offset in decimal.
-std::string cursor_key(const std::string& namespace_name, const std::string& topic, const Id128& incarnation, std::uint32_t partition);
+// The state store's key of the cleaner's cursor: every reference below it has been acknowledged by all groups and its
+// object deleted. The value is the offset in decimal.
+std::string cursor_key(const std::string& namespace_name, const std::string& topic, const Id128& incarnation,
+                       std::uint32_t partition);
 
-// Walks each partition below the lowest acknowledged floor of all groups, deletes what the records refer to, then moves its
-// cursor. No state per message; a repeat deletes what is gone.
+// Walks each partition below the lowest acknowledged floor of all groups, deletes what the records refer to, then moves
+// its cursor. No state per message; a repeat deletes what is gone.
 class Cleaner final : public Job {
  public:
   explicit Cleaner(Site site);
@@ -49,10 +51,11 @@ class Cleaner final : public Job {
   JobInfo info_;
 };
 
-// Removes objects older than the expiry, and, where payloads are deleted on consumption, objects older than orphan_age that neither
-// a record at or above the cleaner's cursor nor a pending row refers to: their publish never committed. Pending rows are read
-// before the log's end, since a row is on the log before it stops being pending. Objects older than what the state store knows of
-// the namespace are not judged (a lost or new state store does not know all topics): they expire by age.
+// Removes objects older than the expiry, and, where payloads are deleted on consumption, objects older than orphan_age
+// that neither a record at or above the cleaner's cursor nor a pending row refers to: their publish never committed.
+// Pending rows are read before the log's end, since a row is on the log before it stops being pending. Objects older
+// than what the state store knows of the namespace are not judged (a lost or new state store does not know all topics):
+// they expire by age.
 class Sweeper final : public Job {
  public:
   explicit Sweeper(Site site);
@@ -70,9 +73,11 @@ class Sweeper final : public Job {
 // Has the cleaner passed every record that all groups have acknowledged?
 Task<Result<bool>> caught_up(Context context, Site site);
 
-// Does another record than the one at `at` refer to the same payload, and has every group that counts acknowledged it? A relay that was
-// killed, or lost its lease, publishes a message again; its payload may be gone by the time the repeat is delivered.
-Task<Result<bool>> acknowledged_elsewhere(Context context, Site site, std::string topic, std::string claim_check_id, PositionPart at);
+// Does another record than the one at `at` refer to the same payload, and has every group that counts acknowledged it?
+// A relay that was killed, or lost its lease, publishes a message again; its payload may be gone by the time the repeat
+// is delivered.
+Task<Result<bool>> acknowledged_elsewhere(Context context, Site site, std::string topic, std::string claim_check_id,
+                                          PositionPart at);
 
 // Since when the state store knows the namespace: noted when it is first asked.
 Task<Result<WallTime>> known_since(Context context, std::shared_ptr<KeyValueStore> state, std::string namespace_name);

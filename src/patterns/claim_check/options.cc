@@ -35,9 +35,13 @@ struct EntryOptions {
 const Schema<StorageEntry>& storage_schema() {
   static const auto schema =
       Schema<StorageEntry>("storage", "Where payloads are stored.")
-          .field(&StorageEntry::backend, "backend", Name(), "The object store, by its name under `backends:`.").default_("s3")
-          .field(&StorageEntry::bucket, "bucket", Text{.allow_empty = true}, "The bucket; without it `prism-<namespace>`.").default_("\"\"")
-          .field(&StorageEntry::prefix, "prefix", Text{.allow_empty = true}, "What every object's key begins with.").default_("claim-checks/")
+          .field(&StorageEntry::backend, "backend", Name(), "The object store, by its name under `backends:`.")
+          .default_("s3")
+          .field(&StorageEntry::bucket, "bucket", Text{.allow_empty = true},
+                 "The bucket; without it `prism-<namespace>`.")
+          .default_("\"\"")
+          .field(&StorageEntry::prefix, "prefix", Text{.allow_empty = true}, "What every object's key begins with.")
+          .default_("claim-checks/")
           .field(&StorageEntry::ttl, "ttl", Any{}, "Expiry since the upload (the same as cleanup.ttl).");
   return schema;
 }
@@ -45,16 +49,21 @@ const Schema<StorageEntry>& storage_schema() {
 const Schema<Cleanup>& cleanup_schema() {
   static const auto schema =
       Schema<Cleanup>("cleanup", "When stored payloads are deleted.")
-          .field(&Cleanup::strategy, "strategy", Enum<Strategy>{{{"on_consume", Strategy::on_consume}, {"retention", Strategy::retention}}},
+          .field(&Cleanup::strategy, "strategy",
+                 Enum<Strategy>{{{"on_consume", Strategy::on_consume}, {"retention", Strategy::retention}}},
                  "on_consume (the default): when every consumer group has acknowledged; retention: by age only.")
-          .field(&Cleanup::on_consume, "on_consume", Bool{}, "true: the same as strategy on_consume; false: as retention.")
-          .field(&Cleanup::ttl, "ttl", Any{}, "A payload is deleted this long after its upload at the latest; default 7 days.")
+          .field(&Cleanup::on_consume, "on_consume", Bool{},
+                 "true: the same as strategy on_consume; false: as retention.")
+          .field(&Cleanup::ttl, "ttl", Any{},
+                 "A payload is deleted this long after its upload at the latest; default 7 days.")
           .field(&Cleanup::retention, "retention", Any{}, "The same as ttl.")
           .field(&Cleanup::orphan_age, "orphan_age", Duration{.min = std::chrono::seconds(1)},
-                 "An object older than this that no message refers to is deleted: its publish never committed. Longer than any publish takes "
+                 "An object older than this that no message refers to is deleted: its publish never committed. Longer "
+                 "than any publish takes "
                  "between the end of its upload and its commit.")
           .default_("1h")
-          .field(&Cleanup::interval, "interval", Duration{.min = std::chrono::milliseconds(10), .max = std::chrono::hours(1)},
+          .field(&Cleanup::interval, "interval",
+                 Duration{.min = std::chrono::milliseconds(10), .max = std::chrono::hours(1)},
                  "How often acknowledgements are looked at.")
           .default_("500ms");
   return schema;
@@ -63,23 +72,29 @@ const Schema<Cleanup>& cleanup_schema() {
 const Schema<EntryOptions>& schema() {
   static const auto result =
       Schema<EntryOptions>("claim-check", "Stores large payloads in an object store and sends a reference.")
-          .field(&EntryOptions::threshold, "threshold", Size{.min = 1, .max = 64ULL << 20}, "A payload larger than this is stored; one of exactly this size stays inline.")
+          .field(&EntryOptions::threshold, "threshold", Size{.min = 1, .max = 64ULL << 20},
+                 "A payload larger than this is stored; one of exactly this size stays inline.")
           .default_("1MB")
-          .field(&EntryOptions::storage, "storage", Nested{storage_schema()}.shorthand("backend"), "Where payloads are stored.")
+          .field(&EntryOptions::storage, "storage", Nested{storage_schema()}.shorthand("backend"),
+                 "Where payloads are stored.")
           .field(&EntryOptions::cleanup, "cleanup", Nested{cleanup_schema()}, "When stored payloads are deleted.")
           .field(&EntryOptions::message, "message", Any{}, "Form of the reference.")
           .field(&EntryOptions::compression, "compression", Any{}, "Compression of stored payloads.")
-          .field(&EntryOptions::claim_check_field, "claim_check_field", Any{}, "Field of the message that carries the reference.")
-          .field(&EntryOptions::metadata_field, "metadata_field", Any{}, "Column of the outbox row that carries the reference.")
+          .field(&EntryOptions::claim_check_field, "claim_check_field", Any{},
+                 "Field of the message that carries the reference.")
+          .field(&EntryOptions::metadata_field, "metadata_field", Any{},
+                 "Column of the outbox row that carries the reference.")
           .spelling("bucket", "storage.bucket")
           .spelling("prefix", "storage.prefix");
   return result;
 }
 
-// What is declared and cannot be had yet is refused rather than ignored; a value that asks for what is done anyway is accepted.
+// What is declared and cannot be had yet is refused rather than ignored; a value that asks for what is done anyway is
+// accepted.
 void refuse(const std::optional<Node>& node, std::string_view fine, std::string_view name, Diagnostics& diagnostics) {
   if (!node || (node->is_scalar() && node->text() == fine)) return;
-  diagnostics.error(*node, "OPTION_NOT_AVAILABLE", "option " + std::string(name) + " is not available in this version of Prism",
+  diagnostics.error(*node, "OPTION_NOT_AVAILABLE",
+                    "option " + std::string(name) + " is not available in this version of Prism",
                     "leave it out" + (fine.empty() ? std::string() : ", or set it to " + std::string(fine)));
 }
 
@@ -106,7 +121,8 @@ Options read_options(const Node& entry, Diagnostics& diagnostics) {
   options.interval = parsed->cleanup.interval;
   const auto& cleanup = parsed->cleanup;
   if (cleanup.strategy && cleanup.on_consume && (*cleanup.strategy == Strategy::on_consume) != *cleanup.on_consume) {
-    diagnostics.error(entry, "CONTRADICTING_OPTIONS", "cleanup.strategy and cleanup.on_consume say different things", "give one of them");
+    diagnostics.error(entry, "CONTRADICTING_OPTIONS", "cleanup.strategy and cleanup.on_consume say different things",
+                      "give one of them");
   }
   options.on_consume = cleanup.strategy ? *cleanup.strategy == Strategy::on_consume : cleanup.on_consume.value_or(true);
 
@@ -116,14 +132,16 @@ Options read_options(const Node& entry, Diagnostics& diagnostics) {
     Lifetime value;
     if (!node || !DurationOrInfinite{.min = std::chrono::seconds(1)}.parse(*node, value, diagnostics)) continue;
     if (expiry && *expiry != value) {
-      diagnostics.error(*node, "CONTRADICTING_OPTIONS", "storage.ttl, cleanup.ttl and cleanup.retention all mean the expiry of a payload, and differ",
+      diagnostics.error(*node, "CONTRADICTING_OPTIONS",
+                        "storage.ttl, cleanup.ttl and cleanup.retention all mean the expiry of a payload, and differ",
                         "give one of them");
     }
     expiry = value;
   }
   if (expiry) options.expiry = *expiry ? std::optional<Clock::duration>(**expiry) : std::nullopt;
   if (!options.on_consume && !options.expiry) {
-    diagnostics.warning(entry, "PAYLOADS_NEVER_DELETED", "stored payloads are never deleted: cleanup is by retention, and that is infinite");
+    diagnostics.warning(entry, "PAYLOADS_NEVER_DELETED",
+                        "stored payloads are never deleted: cleanup is by retention, and that is infinite");
   }
   return options;
 }

@@ -13,11 +13,11 @@
 namespace prism::claim_check {
 
 struct Options {
-  std::uint64_t threshold = 1'000'000;      // bytes; only a larger payload is checked in
-  std::string backend = "s3";               // storage.backend
-  std::string bucket;                       // storage.bucket; empty: "prism-<namespace>"
-  std::string prefix = "claim-checks/";     // storage.prefix
-  bool on_consume = true;                   // cleanup: delete after every group has acknowledged
+  std::uint64_t threshold = 1'000'000;   // bytes; only a larger payload is checked in
+  std::string backend = "s3";            // storage.backend
+  std::string bucket;                    // storage.bucket; empty: "prism-<namespace>"
+  std::string prefix = "claim-checks/";  // storage.prefix
+  bool on_consume = true;                // cleanup: delete after every group has acknowledged
   std::optional<Clock::duration> expiry = std::chrono::hours(24 * 7);  // since the upload; none: never
   Clock::duration orphan_age = std::chrono::hours(1);  // an object older than this that nothing refers to is removed
   Clock::duration interval = std::chrono::milliseconds(500);  // between looks of the cleaner

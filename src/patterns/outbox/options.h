@@ -19,10 +19,12 @@ struct Options {
   std::string table = "outbox";
   std::string destination_backend;  // publisher.destination.backend; empty: the namespace's log
   std::string destination_topic;    // publisher.destination.topic; empty: the topic that the client named
-  Clock::duration interval = std::chrono::milliseconds(100);  // publisher.interval: at the latest after this a row is seen
-  std::uint32_t batch_size = 1000;                            // publisher.batch_size: rows a round
-  CleanupStrategy strategy = CleanupStrategy::remove;         // publisher.cleanup.strategy
-  std::optional<Clock::duration> retention;  // publisher.cleanup.retention; none: remove at once, keep marked rows for ever
+  Clock::duration interval =
+      std::chrono::milliseconds(100);                  // publisher.interval: at the latest after this a row is seen
+  std::uint32_t batch_size = 1000;                     // publisher.batch_size: rows a round
+  CleanupStrategy strategy = CleanupStrategy::remove;  // publisher.cleanup.strategy
+  std::optional<Clock::duration>
+      retention;  // publisher.cleanup.retention; none: remove at once, keep marked rows for ever
 };
 
 // Reads a validated entry; what is wrong is said in `diagnostics`.

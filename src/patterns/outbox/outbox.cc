@@ -17,8 +17,8 @@ const PatternInfo kInfo{
 
 namespace {
 
-constexpr std::uint32_t kShards = 2;                   // lane ranges that a process may lease
-constexpr std::size_t kRoundBytes = 8UL << 20;         // bodies held in memory by one round of a shard
+constexpr std::uint32_t kShards = 2;            // lane ranges that a process may lease
+constexpr std::size_t kRoundBytes = 8UL << 20;  // bodies held in memory by one round of a shard
 constexpr Clock::duration kMarkGrace = std::chrono::seconds(30);
 constexpr Clock::duration kFirstBackoff = std::chrono::milliseconds(100);
 constexpr Clock::duration kLongestBackoff = std::chrono::seconds(30);
@@ -67,17 +67,19 @@ class OutboxPublisher final : public Publisher {
   Task<Result<Statement>> to_row(Context context, Message* message) {
     if (context.trace().valid()) message->set_attribute("traceparent", context.trace().traceparent());
     const auto too_large = [&](std::size_t bytes) {
-      return fail(Code::invalid_argument, "RECORD_TOO_LARGE",
-                  "the message with its metadata takes " + std::to_string(bytes) + " bytes on the log; at most " +
-                      std::to_string(max_record_bytes_) + " fit",
-                  "add the claim-check pattern to the namespace, or lower its threshold: it takes payloads of any size");
+      return fail(
+          Code::invalid_argument, "RECORD_TOO_LARGE",
+          "the message with its metadata takes " + std::to_string(bytes) + " bytes on the log; at most " +
+              std::to_string(max_record_bytes_) + " fit",
+          "add the claim-check pattern to the namespace, or lower its threshold: it takes payloads of any size");
     };
     const std::size_t around = record_bytes(*message, 0);
     if (around > max_record_bytes_) co_return too_large(around);
     auto body = co_await message->payload.collect(std::move(context), max_record_bytes_ - around);
     if (!body) {
       Error error = std::move(body).error();
-      if (error.reason == "PAYLOAD_TOO_LARGE") error.hint = "add the claim-check pattern to the namespace: it takes payloads of any size";
+      if (error.reason == "PAYLOAD_TOO_LARGE")
+        error.hint = "add the claim-check pattern to the namespace: it takes payloads of any size";
       co_return std::unexpected(std::move(error));
     }
     message->payload = Payload(std::move(*body));
@@ -91,7 +93,8 @@ class OutboxPublisher final : public Publisher {
 
 class Pending final : public PendingReferences::Source {
  public:
-  Pending(std::shared_ptr<SqlDatabase> database, std::string table) : database_(std::move(database)), table_(std::move(table)) {}
+  Pending(std::shared_ptr<SqlDatabase> database, std::string table)
+      : database_(std::move(database)), table_(std::move(table)) {}
   Task<Result<std::vector<std::string>>> claim_check_ids(Context context) override {
     PRISM_CO_TRY(auto rows, co_await database_->query(std::move(context), select_claim_check_ids(table_), SIZE_MAX));
     std::vector<std::string> ids;
@@ -119,8 +122,10 @@ class Outbox final : public Pattern {
   std::string fixed_topic() const override { return options_.destination_topic; }
 
   Task<Result<bool>> settled(Context context) override {
-    PRISM_CO_TRY(const auto pending,
-                 co_await database_->query(std::move(context), select_pending(options_.table, database_->dialect(), 0, kLanes - 1, 1, Skip()), 1));
+    PRISM_CO_TRY(
+        const auto pending,
+        co_await database_->query(std::move(context),
+                                  select_pending(options_.table, database_->dialect(), 0, kLanes - 1, 1, Skip()), 1));
     co_return pending.rows.empty();
   }
 
@@ -129,11 +134,12 @@ class Outbox final : public Pattern {
     PRISM_CO_TRY(const auto newest, co_await database_->query(context, select_newest(options_.table), 1));
     Facts facts{{"database", options_.database}, {"table", options_.table}};
     const auto add = [&](const SqlRows& rows, const std::vector<std::string>& names) {
-      for (std::size_t i = 0; !rows.rows.empty() && i < names.size(); ++i) facts.emplace_back(names[i], fact(rows.rows.front()[i]));
+      for (std::size_t i = 0; !rows.rows.empty() && i < names.size(); ++i)
+        facts.emplace_back(names[i], fact(rows.rows.front()[i]));
     };
     add(totals, {"rows", "pending", "pending_bytes"});
-    add(newest, {"newest_row_id", "newest_row_topic", "newest_row_message_id", "newest_row_claim_check_id", "newest_row_payload_bytes",
-                 "newest_row_body_bytes", "newest_row_published_at"});
+    add(newest, {"newest_row_id", "newest_row_topic", "newest_row_message_id", "newest_row_claim_check_id",
+                 "newest_row_payload_bytes", "newest_row_body_bytes", "newest_row_published_at"});
     co_return facts;
   }
 
@@ -154,7 +160,8 @@ class Outbox final : public Pattern {
       PRISM_CO_CHECK(co_await database->create_table(context, spec));
     }
     assembly.pending_references()->add(std::make_shared<Pending>(database, options_.table));
-    assembly.add(std::make_shared<Relay>(assembly.namespace_name(), database, std::shared_ptr<Publisher>(std::move(below.publish)), options_));
+    assembly.add(std::make_shared<Relay>(assembly.namespace_name(), database,
+                                         std::shared_ptr<Publisher>(std::move(below.publish)), options_));
     if (options_.retention) assembly.add(std::make_shared<Cleanup>(assembly.namespace_name(), database, options_));
     below.publish = make_publisher(std::move(database), options_, assembly.log()->features().max_record_bytes);
     co_return below;
@@ -167,7 +174,8 @@ class Outbox final : public Pattern {
 
 }  // namespace
 
-Relay::Relay(std::string namespace_name, std::shared_ptr<SqlDatabase> database, std::shared_ptr<Publisher> destination, Options options)
+Relay::Relay(std::string namespace_name, std::shared_ptr<SqlDatabase> database, std::shared_ptr<Publisher> destination,
+             Options options)
     : database_(std::move(database)),
       destination_(std::move(destination)),
       options_(std::move(options)),
@@ -184,7 +192,8 @@ Task<void> Relay::wait(Context context, EventLoop& /*loop*/, Clock::duration at_
 Task<Result<void>> Relay::mark(Context context, std::vector<std::int64_t> ids) {
   const bool at_once = options_.strategy == CleanupStrategy::remove && !options_.retention;
   Batch<Statement> statements;
-  statements.push_back(at_once ? remove(options_.table, ids) : mark_published(options_.table, database_->dialect(), ids));
+  statements.push_back(at_once ? remove(options_.table, ids)
+                               : mark_published(options_.table, database_->dialect(), ids));
   PRISM_CO_CHECK(co_await database_->atomically(context.shielded(kMarkGrace), std::move(statements)));
   co_return {};
 }
@@ -197,7 +206,9 @@ Task<Result<Round>> Relay::round(Context context, std::uint32_t shard_number, Gr
     shard.unmarked.clear();
   }
   const auto now = Clock::now();
-  const auto forgotten = [&](const auto& held) { return held.second.until + kLongestBackoff < now; };  // perhaps published by another
+  const auto forgotten = [&](const auto& held) {
+    return held.second.until + kLongestBackoff < now;
+  };  // perhaps published by another
   std::erase_if(shard.keys, forgotten);
   std::erase_if(shard.rows, forgotten);
   Skip skip;
@@ -208,10 +219,11 @@ Task<Result<Round>> Relay::round(Context context, std::uint32_t shard_number, Gr
     if (backoff.until > now && skip.ids.size() < kMostSkipped) skip.ids.push_back(id);
   }
   const std::uint32_t lanes = kLanes / kShards;
-  PRISM_CO_TRY(const auto pending, co_await database_->query(context,
-                                                             select_pending(options_.table, database_->dialect(), shard_number * lanes,
-                                                                            (shard_number + 1) * lanes - 1, options_.batch_size, skip),
-                                                             options_.batch_size));
+  PRISM_CO_TRY(const auto pending,
+               co_await database_->query(context,
+                                         select_pending(options_.table, database_->dialect(), shard_number * lanes,
+                                                        (shard_number + 1) * lanes - 1, options_.batch_size, skip),
+                                         options_.batch_size));
   if (!skip.keys.empty() || !skip.ids.empty()) done.note = shard.failure;
   if (pending.rows.empty()) co_return done;
   std::vector<std::int64_t> ids;
@@ -249,7 +261,8 @@ Task<Result<Round>> Relay::round(Context context, std::uint32_t shard_number, Gr
 
   const std::size_t attempted = messages.size();
   // Whoever loses the lease must not publish any more: the log is asked to begin before the grant ends, or not at all.
-  auto results = co_await destination_->publish(context.shielded(kMarkGrace).with_deadline(grant.safe_until), std::move(messages));
+  auto results =
+      co_await destination_->publish(context.shielded(kMarkGrace).with_deadline(grant.safe_until), std::move(messages));
   std::optional<Error> first_error;
   for (std::size_t i = 0; i < results.size(); ++i) {
     if (!results[i]) {
@@ -263,7 +276,8 @@ Task<Result<Round>> Relay::round(Context context, std::uint32_t shard_number, Gr
   const std::size_t published = shard.unmarked.size();
   // Nothing went through: the destination is down, and the keeper backs off. Otherwise only the keys that failed wait;
   // EARLIER_OF_KEY_FAILED only follows the failure that counted.
-  if (published == 0 && attempted > 0 && first_error->code == Code::unavailable) co_return std::unexpected(std::move(*first_error));
+  if (published == 0 && attempted > 0 && first_error->code == Code::unavailable)
+    co_return std::unexpected(std::move(*first_error));
   if (first_error) done.note = shard.failure = first_error->describe();
   for (std::size_t i = 0; i < results.size(); ++i) {
     if (!results[i] && results[i].error().reason != "EARLIER_OF_KEY_FAILED") hold_back(keys[i], ids[i]);
@@ -282,7 +296,8 @@ Cleanup::Cleanup(std::string namespace_name, std::shared_ptr<SqlDatabase> databa
       options_(std::move(options)),
       info_{.name = namespace_name + "/outbox/cleanup",
             .shards = 1,
-            .interval = std::clamp<Clock::duration>(*options_.retention / 10, std::chrono::milliseconds(200), std::chrono::minutes(1)),
+            .interval = std::clamp<Clock::duration>(*options_.retention / 10, std::chrono::milliseconds(200),
+                                                    std::chrono::minutes(1)),
             .harmless = "only published rows past their retention are removed, and removing twice changes nothing"} {}
 
 Task<Result<Round>> Cleanup::round(Context context, std::uint32_t /*shard*/, Grant /*grant*/) {
@@ -293,7 +308,8 @@ Task<Result<Round>> Cleanup::round(Context context, std::uint32_t /*shard*/, Gra
   co_return Round{.items = removed, .more = removed == kCleanupRows};
 }
 
-std::unique_ptr<Publisher> make_publisher(std::shared_ptr<SqlDatabase> database, Options options, std::size_t max_record_bytes) {
+std::unique_ptr<Publisher> make_publisher(std::shared_ptr<SqlDatabase> database, Options options,
+                                          std::size_t max_record_bytes) {
   return std::make_unique<OutboxPublisher>(std::move(database), std::move(options), max_record_bytes);
 }
 std::unique_ptr<Pattern> make_pattern(Options options) { return std::make_unique<Outbox>(std::move(options)); }
@@ -301,7 +317,8 @@ std::unique_ptr<Pattern> make_pattern(Options options) { return std::make_unique
 PatternType pattern_type() {
   return {
       .info = kInfo,
-      .validate = [](const config::Node& options, config::Diagnostics& diagnostics) { (void)read_options(options, diagnostics); },
+      .validate = [](const config::Node& options,
+                     config::Diagnostics& diagnostics) { (void)read_options(options, diagnostics); },
       .make =
           [](const config::Node& options) {
             config::Diagnostics validated_before;

@@ -20,17 +20,19 @@ extern const PatternInfo kInfo;
 // Inserts the messages of a call as rows of one transaction and answers when it is committed. What is answered is the
 // database's position and durability. A message that the destination could not take as one record of at most
 // `max_record_bytes` is refused: nothing is acknowledged that the relay could never publish.
-std::unique_ptr<Publisher> make_publisher(std::shared_ptr<SqlDatabase> database, Options options, std::size_t max_record_bytes);
+std::unique_ptr<Publisher> make_publisher(std::shared_ptr<SqlDatabase> database, Options options,
+                                          std::size_t max_record_bytes);
 
 // Publishes pending rows to what was below the outbox in the chain, then removes or marks them.
 //
-// Order and loss: there is no cursor, so a row that commits late is not skipped. Rows of one key are in one lane, lanes belong
-// to one shard, a shard has one batch in flight and takes its lowest ids first; a row that fails holds back the later ones of
-// its key only. A second runner (a process stopped past its lease and let go again) repeats rows that the first has published:
-// repeats carry the same id, and first occurrences stay in order.
+// Order and loss: there is no cursor, so a row that commits late is not skipped. Rows of one key are in one lane, lanes
+// belong to one shard, a shard has one batch in flight and takes its lowest ids first; a row that fails holds back the
+// later ones of its key only. A second runner (a process stopped past its lease and let go again) repeats rows that the
+// first has published: repeats carry the same id, and first occurrences stay in order.
 class Relay final : public Job {
  public:
-  Relay(std::string namespace_name, std::shared_ptr<SqlDatabase> database, std::shared_ptr<Publisher> destination, Options options);
+  Relay(std::string namespace_name, std::shared_ptr<SqlDatabase> database, std::shared_ptr<Publisher> destination,
+        Options options);
   const JobInfo& info() const noexcept override { return info_; }
   Task<Result<Round>> round(Context context, std::uint32_t shard, Grant grant) override;
   Task<void> wait(Context context, EventLoop& loop, Clock::duration at_most) override;
@@ -42,10 +44,10 @@ class Relay final : public Job {
   };
   // Only its own round touches a shard's state.
   struct Shard {
-    std::map<std::string, Backoff> keys;       // that failed
-    std::map<std::int64_t, Backoff> rows;      // without a key that failed, and rows that cannot be read
-    std::vector<std::int64_t> unmarked;        // published, and then marking failed: before anything else it is done again
-    std::string failure;                       // of what is held back
+    std::map<std::string, Backoff> keys;   // that failed
+    std::map<std::int64_t, Backoff> rows;  // without a key that failed, and rows that cannot be read
+    std::vector<std::int64_t> unmarked;    // published, and then marking failed: before anything else it is done again
+    std::string failure;                   // of what is held back
   };
   Task<Result<void>> mark(Context context, std::vector<std::int64_t> ids);
   std::shared_ptr<SqlDatabase> database_;

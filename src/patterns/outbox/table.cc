@@ -10,7 +10,8 @@ namespace {
 
 std::string q(const std::string& identifier) { return SqlText::quote(identifier); }
 
-// "$1, $2, ..." for values, padded to the next power of two by repeating the last one, so that few statements are prepared.
+// "$1, $2, ..." for values, padded to the next power of two by repeating the last one, so that few statements are
+// prepared.
 template <class T>
 std::string placeholders(const std::vector<T>& values, std::vector<SqlValue>& bind) {
   std::size_t n = 1;
@@ -84,14 +85,15 @@ Statement insert(const std::string& table, SqlDialect /*dialect*/, const Message
   return s;
 }
 
-Statement select_pending(const std::string& table, SqlDialect dialect, std::uint32_t first_lane, std::uint32_t last_lane,
-                         std::uint32_t rows, const Skip& skip) {
+Statement select_pending(const std::string& table, SqlDialect dialect, std::uint32_t first_lane,
+                         std::uint32_t last_lane, std::uint32_t rows, const Skip& skip) {
   Statement s;
-  // SQLite 3.40 has no octet_length; length() of a blob counts bytes, of text characters, which is near enough for a limit.
+  // SQLite 3.40 has no octet_length; length() of a blob counts bytes, of text characters, which is near enough for a
+  // limit.
   const std::string length = dialect == SqlDialect::sqlite ? "length" : "octet_length";
   const std::string text = dialect == SqlDialect::sqlite ? "" : "::text";
-  s.text = "SELECT id, coalesce(" + length + "(body), 0) + coalesce(" + length + "(headers" + text + "), 0) FROM " + q(table) +
-           " WHERE published_at IS NULL";
+  s.text = "SELECT id, coalesce(" + length + "(body), 0) + coalesce(" + length + "(headers" + text + "), 0) FROM " +
+           q(table) + " WHERE published_at IS NULL";
   if (first_lane != 0 || last_lane != kLanes - 1) {
     s.text += " AND " + SqlText{dialect}.lane("aggregate_id", kLanes) + " BETWEEN $1 AND $2";
     s.bind.emplace_back(static_cast<std::int64_t>(first_lane));
@@ -119,14 +121,17 @@ Result<Message> read_message(std::vector<SqlValue>& columns, const std::string& 
   m.topic = default_topic.empty() ? text_of(columns[1]) : default_topic;
   m.id = text_of(columns[2]);
   m.key = text_of(columns[3]);
-  if (m.topic.empty() || m.id.empty()) return fail(Code::data_loss, "OUTBOX_ROW_INVALID", "columns topic and message_id must not be empty");
+  if (m.topic.empty() || m.id.empty())
+    return fail(Code::data_loss, "OUTBOX_ROW_INVALID", "columns topic and message_id must not be empty");
   if (const auto* json = std::get_if<std::string>(&columns[4])) {
     PRISM_TRY(m.headers, headers_from_json(*json));
   }
   if (const auto* json = std::get_if<std::string>(&columns[5])) {
     const auto attributes = nlohmann::json::parse(*json, nullptr, false);
-    if (!attributes.is_object()) return fail(Code::data_loss, "OUTBOX_ROW_INVALID", "column attributes holds no JSON object");
-    for (const auto& [name, value] : attributes.items()) m.attributes.emplace_back(name, value.is_string() ? value.get<std::string>() : value.dump());
+    if (!attributes.is_object())
+      return fail(Code::data_loss, "OUTBOX_ROW_INVALID", "column attributes holds no JSON object");
+    for (const auto& [name, value] : attributes.items())
+      m.attributes.emplace_back(name, value.is_string() ? value.get<std::string>() : value.dump());
   }
   if (auto* body = std::get_if<Bytes>(&columns[6])) m.payload = Payload(std::move(*body));
   return m;
@@ -142,7 +147,8 @@ Row read_row(std::vector<SqlValue>& columns, const std::string& default_topic) {
 
 Statement mark_published(const std::string& table, SqlDialect dialect, const std::vector<std::int64_t>& ids) {
   Statement s;
-  s.text = "UPDATE " + q(table) + " SET published_at = " + SqlText{dialect}.now() + " WHERE published_at IS NULL AND id IN (";
+  s.text = "UPDATE " + q(table) + " SET published_at = " + SqlText{dialect}.now() +
+           " WHERE published_at IS NULL AND id IN (";
   s.text += placeholders(ids, s.bind) + ")";
   return s;
 }
@@ -158,8 +164,9 @@ Statement remove_published(const std::string& table, SqlDialect dialect, Clock::
   Statement s;
   const auto us = std::chrono::duration_cast<std::chrono::microseconds>(age).count();
   // The oldest rows have the smallest ids: the walk by primary key finds them first.
-  s.text = "DELETE FROM " + q(table) + " WHERE id IN (SELECT id FROM " + q(table) + " WHERE published_at IS NOT NULL AND published_at < " +
-           SqlText{dialect}.ago("$1") + " ORDER BY id LIMIT $2)";
+  s.text = "DELETE FROM " + q(table) + " WHERE id IN (SELECT id FROM " + q(table) +
+           " WHERE published_at IS NOT NULL AND published_at < " + SqlText{dialect}.ago("$1") +
+           " ORDER BY id LIMIT $2)";
   s.bind = {static_cast<std::int64_t>(us), static_cast<std::int64_t>(rows)};
   return s;
 }
@@ -169,12 +176,17 @@ Statement select_claim_check_ids(const std::string& table) {
 }
 
 Statement select_totals(const std::string& table) {
-  return {"SELECT count(*), count(*) FILTER (WHERE published_at IS NULL), "
-          "coalesce(sum(length(body)) FILTER (WHERE published_at IS NULL), 0) FROM " + q(table), {}};
+  return {
+      "SELECT count(*), count(*) FILTER (WHERE published_at IS NULL), "
+      "coalesce(sum(length(body)) FILTER (WHERE published_at IS NULL), 0) FROM " +
+          q(table),
+      {}};
 }
 
 Statement select_newest(const std::string& table) {
-  return {"SELECT id, topic, message_id, claim_check_id, payload_size, length(body), published_at FROM " + q(table) + " ORDER BY id DESC LIMIT 1", {}};
+  return {"SELECT id, topic, message_id, claim_check_id, payload_size, length(body), published_at FROM " + q(table) +
+              " ORDER BY id DESC LIMIT 1",
+          {}};
 }
 
 std::string headers_to_json(const Headers& headers) {

@@ -1,7 +1,7 @@
 // The outbox table: its columns and the statements on it.
 //
-// RFC-009's columns (id, event_type, aggregate_id, payload, created_at, published_at) are the contract with applications that
-// read or write the table; the others hold what a message published through Prism has besides.
+// RFC-009's columns (id, event_type, aggregate_id, payload, created_at, published_at) are the contract with
+// applications that read or write the table; the others hold what a message published through Prism has besides.
 #pragma once
 
 #include <optional>
@@ -31,8 +31,8 @@ struct Skip {
   std::vector<std::string> keys;
   std::vector<std::int64_t> ids;
 };
-Statement select_pending(const std::string& table, SqlDialect dialect, std::uint32_t first_lane, std::uint32_t last_lane, std::uint32_t rows,
-                         const Skip& skip);
+Statement select_pending(const std::string& table, SqlDialect dialect, std::uint32_t first_lane,
+                         std::uint32_t last_lane, std::uint32_t rows, const Skip& skip);
 Statement select_rows(const std::string& table, const std::vector<std::int64_t>& ids);
 Row read_row(std::vector<SqlValue>& row, const std::string& default_topic);
 
