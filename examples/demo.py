@@ -371,8 +371,10 @@ def main() -> int:
     begun = time.monotonic()
     try:
         with prism.Client(options.address, client_name="demo") as client:
-            one_file_layer_by_layer(client, admin, max(files, key=lambda path: path.stat().st_size))
-            files_to_both_groups(client, admin, files)
+            first = max(files, key=lambda path: path.stat().st_size)
+            one_file_layer_by_layer(client, admin, first)
+            if others := [path for path in files if path != first]:
+                files_to_both_groups(client, admin, others)
             orders_in_order(client, options.orders)
     except (prism.PrismError, TimeoutError, urllib.error.URLError) as error:
         failures.append(str(error))

@@ -1,10 +1,9 @@
 #include <fcntl.h>
 #include <fmt/format.h>
-#include <malloc.h>
 #include <unistd.h>
 
-#include <cstring>
 #include <charconv>
+#include <cstring>
 #include <filesystem>
 #include <fstream>
 #include <nlohmann/json.hpp>
@@ -50,7 +49,9 @@ struct Options {
 struct Address {
   std::string host;
   int port = 0;
-  std::string text() const { return (host.find(':') != std::string::npos ? "[" + host + "]" : host) + ":" + std::to_string(port); }
+  std::string text() const {
+    return (host.find(':') != std::string::npos ? "[" + host + "]" : host) + ":" + std::to_string(port);
+  }
   // Where a client on this machine finds it.
   Address reachable() const {
     if (host == "0.0.0.0") return {"127.0.0.1", port};
@@ -66,15 +67,17 @@ Result<Address> parse_address(const std::string& text) {
     const auto [end, problem] = std::from_chars(digits.data(), digits.data() + digits.size(), port);
     if (problem != std::errc() || end != digits.data() + digits.size() || port > 65535) port = -1;
   }
-  if (port < 0) return fail(Code::invalid_argument, "ADDRESS_INVALID", "\"" + text + "\" is no address", "write HOST:PORT, for example 0.0.0.0:8980");
+  if (port < 0)
+    return fail(Code::invalid_argument, "ADDRESS_INVALID", "\"" + text + "\" is no address",
+                "write HOST:PORT, for example 0.0.0.0:8980");
   std::string host = text.substr(0, colon);
   if (host.size() >= 2 && host.front() == '[' && host.back() == ']') host = host.substr(1, host.size() - 2);
   return Address{std::move(host), port};
 }
 
 // The command line before the file before the default.
-Result<Address> choose(const std::optional<std::string>& in_file, const std::optional<std::string>& host, const std::optional<int>& port,
-                       Address fallback) {
+Result<Address> choose(const std::optional<std::string>& in_file, const std::optional<std::string>& host,
+                       const std::optional<int>& port, Address fallback) {
   Address address = std::move(fallback);
   if (in_file) {
     PRISM_TRY(address, parse_address(*in_file));
@@ -84,16 +87,11 @@ Result<Address> choose(const std::optional<std::string>& in_file, const std::opt
   return address;
 }
 
-// Few arenas and no hoarding: a proxy's memory is short-lived buffers, and what is freed goes back to the system.
-void tune_memory() {
-  ::mallopt(M_ARENA_MAX, 2);
-  ::mallopt(M_MMAP_THRESHOLD, 4 << 20);
-  ::mallopt(M_TRIM_THRESHOLD, 8 << 20);
-}
-
 Result<void> write_ready_file(const std::string& path, const Address& grpc, const Address& admin) {
   const std::string text =
-      nlohmann::json{{"grpc", grpc.reachable().text()}, {"admin", admin.reachable().text()}, {"pid", ::getpid()}}.dump() + "\n";
+      nlohmann::json{{"grpc", grpc.reachable().text()}, {"admin", admin.reachable().text()}, {"pid", ::getpid()}}
+          .dump() +
+      "\n";
   const std::string partial = path + "." + std::to_string(::getpid()) + ".part";
   {
     std::ofstream out(partial, std::ios::binary | std::ios::trunc);
@@ -107,9 +105,11 @@ Result<void> write_ready_file(const std::string& path, const Address& grpc, cons
   return {};
 }
 
-void print_account(const Options& options, const Registry& registry, const Address& grpc, const Address& admin, Clock::duration took) {
+void print_account(const Options& options, const Registry& registry, const Address& grpc, const Address& admin,
+                   Clock::duration took) {
   std::string text = fmt::format("prism {}  {}\n", PRISM_VERSION, options.file);
-  text += options.embedded ? "\nBackends (embedded twins: files on this machine, synced to disk before an answer)\n" : "\nBackends\n";
+  text += options.embedded ? "\nBackends (embedded twins: files on this machine, synced to disk before an answer)\n"
+                           : "\nBackends\n";
   for (const auto& binding : registry.bindings()) text += "  " + binding + "\n";
   text += "\nNamespaces\n";
   for (const auto& ns : registry.all()) {
@@ -118,7 +118,8 @@ void print_account(const Options& options, const Registry& registry, const Addre
     for (const auto& group : ns->spec().consumer_groups) groups += (groups.empty() ? "  groups: " : ", ") + group;
     text += fmt::format("  {:<16} {:<8} publish -> {}{}\n", ns->name(), to_string(ns->api()), chain, groups);
   }
-  text += fmt::format("\nServing   gRPC {}   admin http://{}   ready in {}\n", grpc.text(), admin.text(), human_time(took));
+  text +=
+      fmt::format("\nServing   gRPC {}   admin http://{}   ready in {}\n", grpc.text(), admin.text(), human_time(took));
   fmt::print("{}", text);
   std::fflush(stdout);
 }
@@ -132,9 +133,10 @@ std::string holder_name() {
 // A second signal during the shutdown ends the process at once.
 class Impatience {
  public:
-  explicit Impatience(Signals& signals) : signals_(signals), thread_([&signals] {
-    if (signals.wait() == Signals::Event::signal) ::_exit(130);
-  }) {}
+  explicit Impatience(Signals& signals)
+      : signals_(signals), thread_([&signals] {
+          if (signals.wait() == Signals::Event::signal) ::_exit(130);
+        }) {}
   ~Impatience() {
     signals_.wake();
     thread_.join();
@@ -149,23 +151,27 @@ class Impatience {
 
 Exit refuse(Error error) {
   if (error.reason == "ADDRESS_IN_USE") {
-    error.hint = "another program listens there, perhaps another prism: stop it, or choose with --port and --admin-port (0: any free one)";
+    error.hint =
+        "another program listens there, perhaps another prism: stop it, or choose with --port and --admin-port (0: any "
+        "free one)";
   }
   print_error(error);
   // What the surroundings lack is not the file's fault.
-  return error.reason == "ADDRESS_IN_USE" || error.reason == "ADDRESS_INVALID" || error.reason == "FILE_UNWRITABLE" ? Exit::unusable : Exit::failed;
+  return error.reason == "ADDRESS_IN_USE" || error.reason == "ADDRESS_INVALID" || error.reason == "FILE_UNWRITABLE"
+             ? Exit::unusable
+             : Exit::failed;
 }
 
 Exit serve(const Options& options) {
   const auto begun = Clock::now();
   Signals signals;
-  tune_memory();
   const log::Output log_output({.level = options.log_level, .format = options.log_format, .sink = {}, .now = {}});
 
   auto parsed = parse_file(options.file, components());
   fmt::print(stderr, "{}", config::format_text(parsed.diagnostics));
   if (!parsed.ok()) return ::access(options.file.c_str(), R_OK) == 0 ? Exit::failed : Exit::unusable;
-  auto grpc_address = choose(parsed.file.server.listen, options.host, options.port, {options.dev ? "127.0.0.1" : "0.0.0.0", kGrpcPort});
+  auto grpc_address =
+      choose(parsed.file.server.listen, options.host, options.port, {options.dev ? "127.0.0.1" : "0.0.0.0", kGrpcPort});
   if (!grpc_address) return refuse(std::move(grpc_address).error());
   auto admin_address = choose(parsed.file.server.admin, {}, options.admin_port, {"127.0.0.1", kAdminPort});
   if (!admin_address) return refuse(std::move(admin_address).error());
@@ -174,8 +180,13 @@ Exit serve(const Options& options) {
   std::error_code problem;
   std::filesystem::create_directories(data_dir, problem);
   if (problem) {
-    return refuse({Code::failed_precondition, "FILE_UNWRITABLE", "cannot make the data folder " + data_dir + ": " + problem.message(),
-                   "choose another with --data", Retry::never, {}, {}});
+    return refuse({Code::failed_precondition,
+                   "FILE_UNWRITABLE",
+                   "cannot make the data folder " + data_dir + ": " + problem.message(),
+                   "choose another with --data",
+                   Retry::never,
+                   {},
+                   {}});
   }
 
   Runtime runtime;
@@ -231,34 +242,51 @@ Exit serve(const Options& options) {
   return Exit::good;
 }
 
-CLI::App* add(CLI::App& root, const std::string& name, const std::string& description, std::shared_ptr<Options> options) {
+CLI::App* add(CLI::App& root, const std::string& name, const std::string& description,
+              std::shared_ptr<Options> options) {
   auto* command = root.add_subcommand(name, description);
   command->add_option("FILE", options->file, "The configuration, YAML")->required()->type_name("");
-  command->add_option("--host", options->host, options->dev ? "Interface for clients; 127.0.0.1 unless the file says otherwise"
-                                                            : "Interface for clients; 0.0.0.0 unless the file says otherwise")
+  command
+      ->add_option("--host", options->host,
+                   options->dev ? "Interface for clients; 127.0.0.1 unless the file says otherwise"
+                                : "Interface for clients; 0.0.0.0 unless the file says otherwise")
       ->type_name("HOST");
-  command->add_option("--port", options->port, "Port for clients (gRPC); 8980 unless the file says otherwise; 0: any free one")
+  command
+      ->add_option("--port", options->port,
+                   "Port for clients (gRPC); 8980 unless the file says otherwise; 0: any free one")
       ->type_name("PORT")
       ->check(CLI::Range(0, 65535).description(""));
-  command->add_option("--admin-port", options->admin_port, "Port of metrics, health and jobs (HTTP); 8981 unless the file says otherwise; 0: any free one")
+  command
+      ->add_option("--admin-port", options->admin_port,
+                   "Port of metrics, health and jobs (HTTP); 8981 unless the file says otherwise; 0: any free one")
       ->type_name("PORT")
       ->check(CLI::Range(0, 65535).description(""));
-  command->add_option("--data", options->data, "Folder of the embedded backends and the state store; prism-data unless the file says otherwise")
+  command
+      ->add_option("--data", options->data,
+                   "Folder of the embedded backends and the state store; prism-data unless the file says otherwise")
       ->type_name("DIR");
-  command->add_option("--ready-file", options->ready_file, "Written when requests are served: {\"grpc\": \"HOST:PORT\", \"admin\": \"HOST:PORT\", \"pid\": N}")
+  command
+      ->add_option("--ready-file", options->ready_file,
+                   "Written when requests are served: {\"grpc\": \"HOST:PORT\", \"admin\": \"HOST:PORT\", \"pid\": N}")
       ->type_name("FILE");
   command->add_option("--grace", options->grace, "How long requests under way may take after SIGTERM")
       ->type_name("SECONDS")
       ->default_str("10")
       ->check(CLI::Range(0.0, 3600.0).description(""));
-  command->add_option("--lease", options->lease, "Background jobs of a process that does not answer for so long go to another one")
+  command
+      ->add_option("--lease", options->lease,
+                   "Background jobs of a process that does not answer for so long go to another one")
       ->type_name("SECONDS")
       ->default_str("10")
       ->check(CLI::Range(1.0, 3600.0).description(""));
-  static const std::map<std::string, log::Level> kLevels{{"trace", log::Level::trace}, {"debug", log::Level::debug}, {"info", log::Level::info},
-                                                         {"warn", log::Level::warn},   {"error", log::Level::error}, {"off", log::Level::off}};
-  static const std::map<std::string, log::Format> kFormats{{"auto", log::Format::automatic}, {"json", log::Format::json}, {"pretty", log::Format::pretty}};
-  command->add_option("--log-level", options->log_level, "Least level that is logged (stderr): trace, debug, info, warn, error or off")
+  static const std::map<std::string, log::Level> kLevels{{"trace", log::Level::trace}, {"debug", log::Level::debug},
+                                                         {"info", log::Level::info},   {"warn", log::Level::warn},
+                                                         {"error", log::Level::error}, {"off", log::Level::off}};
+  static const std::map<std::string, log::Format> kFormats{
+      {"auto", log::Format::automatic}, {"json", log::Format::json}, {"pretty", log::Format::pretty}};
+  command
+      ->add_option("--log-level", options->log_level,
+                   "Least level that is logged (stderr): trace, debug, info, warn, error or off")
       ->transform(CLI::CheckedTransformer(kLevels, CLI::ignore_case).description(""))
       ->type_name("LEVEL")
       ->default_str("info");
@@ -279,18 +307,25 @@ void add_serve(CLI::App& root, Run& chosen) {
   auto options = std::make_shared<Options>();
   auto* command = add(root, "serve", "Serve the namespaces of a file with the backends that it configures", options);
   command->add_flag("--embedded", options->embedded, "Bind every backend to its embedded twin, as dev does");
-  command->footer(std::string("Examples:\n  prism serve production.yaml\n  prism serve quickstart.yaml --embedded --data /var/lib/prism") + kExitCodes);
+  command->footer(
+      std::string(
+          "Examples:\n  prism serve production.yaml\n  prism serve quickstart.yaml --embedded --data /var/lib/prism") +
+      kExitCodes);
   command->callback([&chosen, options] { chosen = [options] { return serve(*options); }; });
 }
 
 void add_dev(CLI::App& root, Run& chosen) {
   auto options = std::make_shared<Options>();
   options->embedded = options->dev = true;
-  auto* command = add(root, "dev", "Serve a file with embedded backends only: nothing else needs to be installed", options);
-  command->footer(std::string("Every backend of the file is bound to its embedded twin, files below the data folder, with the same\n"
-                              "behaviour; the account at the start says which.\n\n"
-                              "Examples:\n  prism dev examples/quickstart.yaml\n  prism dev my.yaml --port 0 --ready-file ready.json --data /tmp/my") +
-                  kExitCodes);
+  auto* command =
+      add(root, "dev", "Serve a file with embedded backends only: nothing else needs to be installed", options);
+  command->footer(
+      std::string(
+          "Every backend of the file is bound to its embedded twin, files below the data folder, with the same\n"
+          "behaviour; the account at the start says which.\n\n"
+          "Examples:\n  prism dev examples/quickstart.yaml\n  prism dev my.yaml --port 0 --ready-file ready.json "
+          "--data /tmp/my") +
+      kExitCodes);
   command->callback([&chosen, options] { chosen = [options] { return serve(*options); }; });
 }
 
