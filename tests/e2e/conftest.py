@@ -3,48 +3,13 @@
 from __future__ import annotations
 
 import json
-import os
 import pathlib
-import subprocess
-from typing import Any, Iterator
+from typing import Iterator
 
 import pytest
 
-from prism.testing import PrismTestServer, find_binary
-
-CONFIG = {
-    "namespaces": [
-        {
-            "name": "media",
-            "client_api": "pubsub",
-            "patterns": [
-                {"type": "outbox", "database": "postgres", "table": "media_outbox"},
-                {"type": "claim-check", "threshold": "1MB", "storage": "s3", "cleanup": {"interval": "50ms", "orphan_age": "2s"}},
-            ],
-            "backend": {"type": "kafka"},
-        },
-        {"name": "orders", "client_api": "pubsub", "patterns": [{"type": "outbox", "database": "postgres", "table": "orders_outbox"}], "backend": "kafka"},
-        {"name": "plain", "client_api": "pubsub", "backend": {"type": "kafka", "partitions": 1}},
-        {"name": "tasks", "client_api": "queue", "backend": "kafka"},
-    ]
-}
-
-
-class Cli:
-    """Runs the program."""
-
-    def __init__(self, address: str | None = None) -> None:
-        self.program = find_binary()
-        self.environment = {k: v for k, v in os.environ.items() if k != "PRISM_ADDRESS"} | ({"PRISM_ADDRESS": address} if address else {})
-
-    def __call__(self, *arguments: str | os.PathLike[str], stdin: bytes | None = None, timeout: float = 60) -> subprocess.CompletedProcess[str]:
-        done = subprocess.run([self.program, *map(str, arguments)], env=self.environment, input=stdin or b"", capture_output=True, timeout=timeout)
-        return subprocess.CompletedProcess(done.args, done.returncode, done.stdout.decode(), done.stderr.decode())
-
-    def start(self, *arguments: str | os.PathLike[str], **options: Any) -> subprocess.Popen[str]:
-        options.setdefault("stdout", subprocess.PIPE)
-        options.setdefault("stderr", subprocess.PIPE)
-        return subprocess.Popen([self.program, *map(str, arguments)], env=self.environment, text=True, **options)
+from prism.testing import PrismTestServer
+from program import CONFIG, Cli
 
 
 @pytest.fixture(scope="session")

@@ -12,7 +12,7 @@ import subprocess
 
 import pytest
 
-from conftest import Cli
+from program import Cli
 from prism.testing import PrismTestServer
 
 

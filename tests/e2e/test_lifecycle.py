@@ -16,7 +16,7 @@ import grpc
 import pytest
 
 import prism
-from conftest import CONFIG, Cli
+from program import CONFIG, Cli
 from prism.testing import PrismTestServer
 
 
