@@ -567,7 +567,7 @@ struct Subscriber {
   std::vector<Event> events;
   std::vector<SubscribeStreamResponse::Settled::Status> settled;
 };
-using Settled_ = SubscribeStreamResponse::Settled;
+using SettleAnswer = SubscribeStreamResponse::Settled;
 
 TEST_F(ApiTest, SubscribersSettleTheirEvents) {
   for (int i = 0; i < 4; ++i) ASSERT_TRUE(publish(message(std::to_string(i))).ok());
@@ -590,8 +590,8 @@ TEST_F(ApiTest, SubscribersSettleTheirEvents) {
   frame.mutable_nack()->add_entries()->set_ack_token(s.events[2].ack_token());
   s.stream->Write(frame);
   s.read_settled(5);
-  EXPECT_EQ(s.settled, (std::vector{Settled_::STATUS_OK, Settled_::STATUS_STALE, Settled_::STATUS_INVALID,
-                                    Settled_::STATUS_OK, Settled_::STATUS_OK}));
+  EXPECT_EQ(s.settled, (std::vector{SettleAnswer::STATUS_OK, SettleAnswer::STATUS_STALE, SettleAnswer::STATUS_INVALID,
+                                    SettleAnswer::STATUS_OK, SettleAnswer::STATUS_OK}));
   s.read_events(5);
   EXPECT_EQ(s.events[4].id(), s.events[2].id());
   EXPECT_EQ(s.events[4].attempt(), 2U);
@@ -765,7 +765,7 @@ TEST_F(ApiTest, APayloadThatCannotBeReadIsAnErrorInTheEvent) {
     EXPECT_EQ(s.events.back().has_part(), before > 0);
     s.ack(s.events.front().ack_token());
     s.read_settled(1);
-    EXPECT_EQ(s.settled.at(0), Settled_::STATUS_OK);
+    EXPECT_EQ(s.settled.at(0), SettleAnswer::STATUS_OK);
     EXPECT_TRUE(s.finish().ok());
   }
 }
@@ -816,7 +816,7 @@ TEST_F(ApiTest, ShutdownTellsSubscribersToGo) {
   EXPECT_EQ(s.response.closing().reason(), "SHUTTING_DOWN");
   s.ack(s.events[0].ack_token());  // what is out may still be settled
   s.read_settled(1);
-  EXPECT_EQ(s.settled.at(0), Settled_::STATUS_OK);
+  EXPECT_EQ(s.settled.at(0), SettleAnswer::STATUS_OK);
   EXPECT_FALSE(s.read());  // everything is settled: no need to wait for the grace to pass
   EXPECT_EQ(reason_of(s.stream->Finish()), "SHUTTING_DOWN");
   EXPECT_TRUE(idle.read());
