@@ -260,7 +260,9 @@ Task<Result<Round>> Relay::round(Context context, std::uint32_t shard_number, Gr
   if (messages.empty()) co_return done;
 
   const std::size_t attempted = messages.size();
-  // Whoever loses the lease must not publish any more: the log is asked to begin before the grant ends, or not at all.
+  // Whoever has lost the lease must not publish any more: the log is asked to begin before the grant ends, or not at
+  // all.
+  if (context.stopped() || Clock::now() >= grant.safe_until) co_return std::unexpected(context.over(false));
   auto results =
       co_await destination_->publish(context.shielded(kMarkGrace).with_deadline(grant.safe_until), std::move(messages));
   std::optional<Error> first_error;
