@@ -298,7 +298,8 @@ Task<Result<void>> Registry::build(Context context, FileSpec file, const Compone
   co_return {};
 }
 
-// NOLINTNEXTLINE(cppcoreguidelines-avoid-reference-coroutine-parameters): awaited at once by build, which owns them.
+// Awaited at once by build, which owns what it is given.
+// NOLINTBEGIN(cppcoreguidelines-avoid-reference-coroutine-parameters)
 Task<Result<void>> Registry::assemble(Context context, Namespace& ns, NamespaceAssembly& assembly,
                                       const Components& components) {
   for (const auto& entry : ns.spec_.patterns) {
@@ -344,6 +345,7 @@ Task<Result<void>> Registry::assemble(Context context, Namespace& ns, NamespaceA
   ns.ports_ = std::move(ports);
   co_return {};
 }
+// NOLINTEND(cppcoreguidelines-avoid-reference-coroutine-parameters)
 
 Result<Target> Registry::resolve(std::string_view bound, std::string_view name) const {
   const auto missing = [&](std::string_view what) {
