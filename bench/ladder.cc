@@ -2,8 +2,8 @@
 //   empty    every publish completes at once: the cost of the API alone
 //   foreign  completes on a thread that is no loop, a batch at a time, as a database client or a writer thread does
 //   log      keeps messages in memory for subscribers, which begin at the newest 200,000 messages
-// This is what the thread model was chosen by: a request runs on gRPC's thread until it suspends, a foreign thread only hands
-// completions to a loop, and the loop resumes whole batches.
+// This is what the thread model was chosen by: a request runs on gRPC's thread until it suspends, a foreign thread only
+// hands completions to a loop, and the loop resumes whole batches.
 #include <condition_variable>
 #include <deque>
 #include <iostream>
@@ -31,13 +31,20 @@ class NoMetrics final : public api::CallMetrics {
 Batch<Result<Appended>> positions(std::size_t n, const Id128& source, std::uint64_t first) {
   Batch<Result<Appended>> out;
   out.reserve(n);
-  for (std::size_t i = 0; i < n; ++i) out.emplace_back(Appended{Position(PositionPart{source, 0, first + i}), Durability::memory, false});
+  for (std::size_t i = 0; i < n; ++i)
+    out.emplace_back(Appended{Position(PositionPart{source, 0, first + i}), Durability::memory, false});
   return out;
 }
 
 class Empty final : public Publisher {
  public:
-  Task<Batch<Result<Appended>>> publish(Context /*context*/, Batch<Message> messages) override {
+  Task<Batch<Result<Appended>>> publish(Context context, Batch<Message> messages) override {
+    for (auto& message : messages) {
+      while (!message.payload.is_inline()) {  // streamed: read to its end
+        auto piece = co_await message.payload.next(context, 1UL << 20);
+        if (!piece) co_return Batch<Result<Appended>>(messages.size(), fail(std::move(piece).error()));
+      }
+    }
     co_return positions(messages.size(), source_, next_.fetch_add(messages.size()));
   }
 
@@ -148,7 +155,9 @@ class Log final : public Publisher, public Subscriber {
         co_await log_.changed_.wait(context, seen, context.deadline() - Clock::now());
       }
     }
-    Task<Batch<Settled>> settle(Context /*context*/, Batch<Settle> settles) override { co_return Batch<Settled>(settles.size(), Settled::ok); }
+    Task<Batch<Settled>> settle(Context /*context*/, Batch<Settle> settles) override {
+      co_return Batch<Settled>(settles.size(), Settled::ok);
+    }
     Task<void> close(Context /*context*/) override { co_return; }
 
    private:
@@ -159,8 +168,8 @@ class Log final : public Publisher, public Subscriber {
   Notifier changed_;
   const Id128 source_ = random_id();
   std::mutex mutex_;
-  std::deque<Kept> kept_;     // guarded by mutex_
-  std::uint64_t begin_ = 0;   // guarded by mutex_
+  std::deque<Kept> kept_;    // guarded by mutex_
+  std::uint64_t begin_ = 0;  // guarded by mutex_
 };
 
 class OneChain final : public api::Router {
@@ -196,7 +205,10 @@ int main(int argc, char** argv) {
   Empty empty;
   Foreign foreign(runtime.next_loop());
   Log log(runtime.next_loop());
-  const OneChain router(mode == "empty" ? static_cast<Publisher&>(empty) : mode == "foreign" ? static_cast<Publisher&>(foreign) : log, log);
+  const OneChain router(mode == "empty"     ? static_cast<Publisher&>(empty)
+                        : mode == "foreign" ? static_cast<Publisher&>(foreign)
+                                            : log,
+                        log);
   api::Sessions sessions;
   NoMetrics metrics;
   auto server = api::Server::start({.address = argv[1]}, router, sessions, metrics, runtime);
