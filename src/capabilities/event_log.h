@@ -9,6 +9,7 @@
 #include <memory>
 #include <optional>
 #include <string>
+#include <string_view>
 #include <utility>
 #include <variant>
 #include <vector>
@@ -45,6 +46,11 @@ struct TopicInfo {
   Id128 incarnation{};  // of this topic; another one after it was deleted and made again
   std::size_t max_record_bytes = 0;
 };
+
+// What every log takes as the name of a topic: 1 to 249 bytes without control characters (Kafka's limit is the
+// smallest).
+inline constexpr std::size_t kMaxTopicBytes = 249;
+Result<void> check_topic_name(std::string_view name);  // INVALID_TOPIC
 
 struct LogFeatures {
   Durability durability = Durability::memory;

@@ -348,7 +348,16 @@ Task<Result<void>> Registry::assemble(Context context, Namespace& ns, NamespaceA
 // NOLINTEND(cppcoreguidelines-avoid-reference-coroutine-parameters)
 
 Result<Target> Registry::resolve(std::string_view bound, std::string_view name) const {
+  PRISM_TRY(Target target, find_target(bound, name));
+  // What the log would refuse later must not be accepted now, by an outbox before it.
+  PRISM_CHECK(check_topic_name(target.topic));
+  return target;
+}
+
+Result<Target> Registry::find_target(std::string_view bound, std::string_view name) const {
+  constexpr std::size_t kShown = 100;  // of a name, in an error
   const auto missing = [&](std::string_view what) {
+    what = what.substr(0, kShown);
     std::string known;
     for (const auto& [ns, unused] : namespaces_) known += (known.empty() ? "" : ", ") + ns;
     return fail(Error{Code::not_found,

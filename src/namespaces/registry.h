@@ -106,6 +106,7 @@ class Registry {
   // `bound`: the namespace that the client is bound to, or empty. Then `name` is a topic in it, or empty for the
   // namespace's own; unbound, `name` is a namespace or a topic that exactly one namespace serves. NAMESPACE_NOT_FOUND,
   // TOPIC_AMBIGUOUS.
+  // INVALID_TOPIC: the physical name is none that a log takes.
   Result<Target> resolve(std::string_view bound, std::string_view name) const;
   std::shared_ptr<Namespace> find(std::string_view name) const;  // null: none
   std::vector<std::shared_ptr<Namespace>> all() const;
@@ -123,6 +124,7 @@ class Registry {
 
  private:
   friend class NamespaceAssembly;
+  Result<Target> find_target(std::string_view bound, std::string_view name) const;
   Registry();
   struct Backends;
   Task<Result<void>> build(Context context, FileSpec file, const Components& components, Runtime& runtime,

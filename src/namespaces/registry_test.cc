@@ -219,6 +219,9 @@ namespaces:
   EXPECT_EQ(registry->resolve("", "nonsense").error().reason, "NAMESPACE_NOT_FOUND");
   EXPECT_EQ(registry->resolve("nonsense", "videos").error().reason, "NAMESPACE_NOT_FOUND");
   EXPECT_EQ(registry->resolve("", "").error().reason, "NAMESPACE_MISSING");
+  EXPECT_EQ(registry->resolve("a", std::string(300, 'z'))->topic, "shared");
+  EXPECT_EQ(registry->resolve("prefixed", std::string(249, 'z')).error().reason, "INVALID_TOPIC");
+  EXPECT_EQ(registry->resolve("prefixed", std::string("a\0b", 3)).error().reason, "INVALID_TOPIC");
 }
 
 TEST_F(RegistryTest, TwoNamespacesMustNotShareObjects) {

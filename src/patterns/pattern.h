@@ -81,7 +81,7 @@ struct PatternInfo {
   std::string_view summary;             // one sentence
   std::vector<std::string_view> needs;  // capabilities: "object-store", "sql-database", "event-log"; any backend that
                                         // has them is compatible
-  int rank = 0;  // canonical order: a smaller rank stands further out (nearer to the client)
+  int rank = 0;                         // canonical order: a smaller rank stands further out (nearer to the client)
 };
 
 class Assembly;

@@ -51,6 +51,23 @@ def test_the_acknowledgement_is_sent_at_once(server: FakeServer, client: prism.C
     assert server.settlements == [("ack", "m", None)]
 
 
+def test_leaving_the_loop_ends_the_subscription(server: FakeServer, client: prism.Client) -> None:
+    for i in range(3):
+        client.publish("t", b"x", message_id=f"m{i}")
+    for event in client.subscribe("t", timeout=10):
+        assert event.id == "m0"
+        break
+    # What it had received and not handed over goes to the next one, though `event` is still there.
+    with client.subscribe("t", timeout=10) as subscriber:
+        assert {next(subscriber).id, next(subscriber).id} == {"m1", "m2"}
+
+
+def test_an_event_that_is_kept_can_be_settled(client: prism.Client) -> None:
+    client.publish("t", b"x", message_id="m")
+    event = next(client.subscribe("t", auto_ack=False, timeout=10))
+    assert event.ack().result(10) is prism.SettleStatus.OK
+
+
 def test_manual_acknowledgement(server: FakeServer, client: prism.Client) -> None:
     for i in range(3):
         client.publish("t", b"x", message_id=f"m{i}")
@@ -181,7 +198,7 @@ def test_a_lost_connection_is_opened_again(server: FakeServer) -> None:
         subscriber = client.subscribe("t", auto_ack=False, timeout=20)
         first = next(subscriber)
         server.stop()
-        wait_until(lambda: subscriber._stream.ended)
+        wait_until(lambda: subscriber._subscription._stream.ended)
         assert first.ack().result(10) is prism.SettleStatus.UNKNOWN
         second = FakeServer(server.port)
         try:

@@ -37,7 +37,10 @@ const Schema<StorageEntry>& storage_schema() {
       Schema<StorageEntry>("storage", "Where payloads are stored.")
           .field(&StorageEntry::backend, "backend", Name(), "The object store, by its name under `backends:`.")
           .default_("s3")
-          .field(&StorageEntry::bucket, "bucket", Text{.allow_empty = true},
+          .field(&StorageEntry::bucket, "bucket",
+                 Text{.pattern = "([A-Za-z0-9][A-Za-z0-9._-]{0,127})?",
+                      .expects = "1 to 128 letters, digits, '.', '_' and '-'",
+                      .allow_empty = true},
                  "The bucket; without it `prism-<namespace>`.")
           .default_("\"\"")
           .field(&StorageEntry::prefix, "prefix", Text{.allow_empty = true}, "What every object's key begins with.")
@@ -112,6 +115,18 @@ Options read_options(const Node& entry, Diagnostics& diagnostics) {
       if (part.key == "include_metadata" && part.value.is_scalar() && part.value.text() == "true") continue;
       refuse(part.value, part.key == "compression" ? "none" : "", "message." + part.key, diagnostics);
     }
+  }
+  const std::string& prefix = parsed->storage.prefix;
+  for (std::size_t from = 0; from < prefix.size();) {
+    const std::size_t end = std::min(prefix.find('/', from), prefix.size());
+    const auto segment = prefix.substr(from, end - from);
+    if (segment.empty() || segment == "." || segment == "..") {
+      diagnostics.error(entry, "INVALID_VALUE",
+                        "storage.prefix \"" + prefix + "\" has an empty, \".\" or \"..\" segment",
+                        "write it like videos/raw/");
+      break;
+    }
+    from = end + 1;
   }
   options.threshold = parsed->threshold;
   options.backend = parsed->storage.backend;

@@ -22,7 +22,7 @@ constexpr std::size_t kRoundBytes = 8UL << 20;  // bodies held in memory by one 
 constexpr Clock::duration kMarkGrace = std::chrono::seconds(30);
 constexpr Clock::duration kFirstBackoff = std::chrono::milliseconds(100);
 constexpr Clock::duration kLongestBackoff = std::chrono::seconds(30);
-constexpr std::size_t kMostSkipped = 1000;  // keys, and rows without a key, that a round leaves out
+constexpr std::size_t kMostSkipped = 8000;  // keys, and rows without a key, that a round leaves out
 constexpr std::uint32_t kCleanupRows = 500;
 
 class OutboxPublisher final : public Publisher {
@@ -289,7 +289,7 @@ Task<Result<Round>> Relay::round(Context context, std::uint32_t shard_number, Gr
     shard.unmarked.clear();
   }
   done.items = published;
-  done.more = true;  // whoever failed waits: what is left is looked at again at once
+  done.more = published > 0;  // whoever failed waits: what is left is looked at again at once
   co_return done;
 }
 

@@ -12,6 +12,7 @@ import random
 import shutil
 import threading
 import time
+import weakref
 from collections import defaultdict, deque
 from concurrent.futures import Future
 from datetime import datetime, timezone
@@ -89,6 +90,7 @@ class Event:
         self._token: bytes = head.ack_token
         self._content = content
         self._stream = stream
+        self._subscriber: Subscriber | None = None
 
     @property
     def size(self) -> int:
@@ -322,7 +324,8 @@ def _settle_frame(what: str, run: list[tuple[bytes, Any, str]]) -> pubsub_pb2.Su
 
 
 class Subscriber(Iterator[Event]):
-    """An iterator of events; get one from `Client.subscribe`. Close it, or use it in a `with` statement.
+    """An iterator of events; get one from `Client.subscribe`. Close it, or use it in a `with` statement; it closes itself when the
+    last reference to it is gone (as after a `break` out of `for event in client.subscribe(...)`).
 
     `next(subscriber)` waits for the next event: for ever, or for the `timeout` given to subscribe, then it raises prism.Timeout and
     may be called again. Only one thread at a time may iterate; settling is free to all.
@@ -330,6 +333,43 @@ class Subscriber(Iterator[Event]):
     When the connection is lost, the subscription is opened again by itself. Events that were not acknowledged come again, with a
     larger `attempt`.
     """
+
+    def __init__(self, call: Callable[[Iterator[Any]], Any], options: Options, open_timeout: float) -> None:
+        # What the reading thread works on does not refer to this object, or it could never go.
+        self._subscription = _Subscription(call, options, open_timeout)
+        self._finalizer = weakref.finalize(self, self._subscription.close, 1)
+
+    def next(self, timeout: float | None = None) -> Event:
+        """The next event; raises prism.Timeout after `timeout` seconds (None: waits for ever)."""
+        event = self._subscription.next(timeout)
+        if not self._subscription.auto_ack:
+            event._subscriber = self  # it can be settled as long as it is kept
+        return event
+
+    def __next__(self) -> Event:
+        return self.next(self._subscription.timeout)
+
+    def __iter__(self) -> Subscriber:
+        return self
+
+    def wait_settled(self, timeout: float = 10) -> bool:
+        """Waits until the server has answered every acknowledgement so far; False if it did not in time."""
+        return self._subscription.wait_settled(timeout)
+
+    def close(self, timeout: float = 5) -> None:
+        """Ends the subscription: what was settled is sent and waited for, the rest goes to other members of the group."""
+        self._finalizer.detach()
+        self._subscription.close(timeout)
+
+    def __enter__(self) -> Subscriber:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+
+class _Subscription:
+    """Streams, one after another, and the queue that their reader fills."""
 
     def __init__(self, call: Callable[[Iterator[Any]], Any], options: Options, open_timeout: float) -> None:
         self._open_call = call
@@ -343,8 +383,7 @@ class Subscriber(Iterator[Event]):
         self._thread.start()
         self._await_opened(open_timeout)
 
-    def next(self, timeout: float | None = None) -> Event:
-        """The next event; raises prism.Timeout after `timeout` seconds (None: waits for ever)."""
+    def next(self, timeout: float | None) -> Event:
         deadline = None if timeout is None else time.monotonic() + timeout
         while True:
             if self._error:
@@ -370,18 +409,18 @@ class Subscriber(Iterator[Event]):
             item.ack()
             return item
 
-    def __next__(self) -> Event:
-        return self.next(self._options.timeout)
+    @property
+    def timeout(self) -> float | None:
+        return self._options.timeout
 
-    def __iter__(self) -> Subscriber:
-        return self
+    @property
+    def auto_ack(self) -> bool:
+        return self._options.auto_ack
 
-    def wait_settled(self, timeout: float = 10) -> bool:
-        """Waits until the server has answered every acknowledgement so far; False if it did not in time."""
+    def wait_settled(self, timeout: float) -> bool:
         return self._stream.wait_settled(timeout)
 
-    def close(self, timeout: float = 5) -> None:
-        """Ends the subscription: what was settled is sent and waited for, the rest goes to other members of the group."""
+    def close(self, timeout: float) -> None:
         with self._switch:
             if self._closed.is_set():
                 return
@@ -389,12 +428,6 @@ class Subscriber(Iterator[Event]):
         self._stream.end(timeout)
         self._thread.join(timeout)
         self._events.put(PrismError("closed"))  # wakes an iterating thread
-
-    def __enter__(self) -> Subscriber:
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self.close()
 
     def _await_opened(self, timeout: float) -> None:
         deadline = time.monotonic() + timeout
