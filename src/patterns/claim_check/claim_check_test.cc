@@ -238,6 +238,16 @@ TEST(ClaimCheckOptions, BothSpellingsOfStorageMeanTheSame) {
   EXPECT_TRUE(a.on_consume);
 }
 
+TEST(ClaimCheckOptions, RefusesPlacesThatNoStoreTakes) {
+  for (const char* bad : {"../x/", "a/../b/", "./", "/a/", "a//b/"}) {
+    EXPECT_TRUE(check(std::string("{storage: {backend: s3, prefix: \"") + bad + "\"}}").has("INVALID_VALUE")) << bad;
+  }
+  EXPECT_TRUE(check("{storage: {backend: s3, bucket: ../../etc}}").has("INVALID_VALUE"));
+  for (const char* good : {"", "videos/", "videos/raw-", "a..b/"}) {
+    EXPECT_FALSE(check(std::string("{storage: {backend: s3, prefix: \"") + good + "\"}}").has_errors()) << good;
+  }
+}
+
 TEST(ClaimCheckOptions, RefusesContradictionsAndWhatItCannotDo) {
   EXPECT_TRUE(check("{storage: {backend: s3, ttl: 60}, cleanup: {retention: 61}}").has("CONTRADICTING_OPTIONS"));
   EXPECT_TRUE(check("{cleanup: {strategy: retention, on_consume: true}}").has("CONTRADICTING_OPTIONS"));
