@@ -26,7 +26,8 @@ class Log final : public Publisher {
   std::vector<std::size_t> batches;
   bool down = false;
   std::string refused_key;
-  Relay* meanwhile = nullptr;  // runs a round of its own before the next publish is answered
+  Code refusal = Code::unavailable;  // unavailable: it may go away by itself
+  Relay* meanwhile = nullptr;        // runs a round of its own before the next publish is answered
 
   Task<Batch<Result<Appended>>> publish(Context /*context*/, Batch<Message> messages) override {
     batches.push_back(messages.size());
@@ -37,7 +38,7 @@ class Log final : public Publisher {
         results.push_back(fail(Code::aborted, "EARLIER_OF_KEY_FAILED", "x", {}, Retry::safe));
       } else if (down || (!refused_key.empty() && m.key == refused_key)) {
         failed.insert(m.key);
-        results.push_back(fail(Code::unavailable, "LOG_DOWN", "the log is down", {}, Retry::safe));
+        results.push_back(fail(refusal, "LOG_DOWN", "the log is down", {}, Retry::safe));
       } else {
         ids.push_back(m.id);
         keys.push_back(m.key);
@@ -237,6 +238,26 @@ TEST_F(OutboxTest, WhoHasLostTheLeaseDoesNotPublish) {
   Relay job = relay();
   EXPECT_EQ(rounds(job, -std::chrono::milliseconds(1)), 0U);
   EXPECT_TRUE(log->ids.empty());
+  EXPECT_EQ(pending(), 1);
+}
+
+// What the log never takes waits, is shown, and is not asked for at full speed.
+TEST_F(OutboxTest, ARoundThatPublishesNothingDoesNotBeginAnewAtOnce) {
+  make_table();
+  publish(1, "k");
+  log->refused_key = "k";
+  log->refusal = Code::invalid_argument;
+  Relay job = relay();
+  std::string notes;
+  for (std::uint32_t shard = 0; shard < job.info().shards; ++shard) {
+    const auto round =
+        run_blocking(job.round(Context(), shard, Grant{"relay", "me", 1, Clock::now() + std::chrono::minutes(1)}));
+    ASSERT_TRUE(round);
+    EXPECT_EQ(round->items, 0U);
+    EXPECT_FALSE(round->more);
+    notes += round->note;
+  }
+  EXPECT_NE(notes.find("LOG_DOWN"), std::string::npos);
   EXPECT_EQ(pending(), 1);
 }
 
