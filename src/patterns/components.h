@@ -14,6 +14,10 @@
 #include "patterns/pattern.h"
 #include "runtime/loop.h"
 
+namespace prism::config {
+struct SchemaInfo;
+}
+
 namespace prism {
 
 class Assembly;
@@ -22,6 +26,7 @@ struct PatternType {
   PatternInfo info;
   // Checks the options of one entry; says everything that is wrong with them.
   std::function<void(const config::Node& options, config::Diagnostics&)> validate;
+  std::shared_ptr<const config::SchemaInfo> options;  // what `validate` accepts, for the reference; null: no options
   // Options are valid.
   std::function<std::unique_ptr<Pattern>(const config::Node& options)> make;
   // Undoes on the way in what records say was done to them; part of every namespace, whatever its chain, since chains

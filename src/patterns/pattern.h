@@ -74,20 +74,55 @@ struct Ports {
   std::unique_ptr<Subscriber> subscribe;
 };
 
-// RFC-014's pattern metadata.
+// A backend that a pattern uses: which of its options names it, and what it must be able to do.
+struct BackendNeed {
+  // Dotted path of the option ("storage.backend"); a component followed by [] is a list or map, each entry of which is
+  // meant ("consumers[].backend"). Where the path ends early at a scalar, that is the name (`storage: s3`). Empty: the
+  // namespace's own `backend`.
+  std::string_view option;
+  std::vector<std::string_view> any_of;  // capabilities, one of which it must have: "object-store", "event-log"
+  std::string_view standard;             // used when the option is not given; empty: the namespace's own, if any
+};
+
+struct PatternConflict {
+  std::string_view pattern;
+  std::string_view why;  // reads on from "A and B cannot be in one namespace: "
+};
+
+// The role of a pattern whose own store makes a write durable first, before anything else has it.
+inline constexpr std::string_view kFirstRecord = "the first durable place of a write";
+
+// RFC-014's pattern metadata. What is said here decides which chains are accepted (patterns/catalogue.h), so that a new
+// pattern states its own place and nothing else changes.
 struct PatternInfo {
-  std::string_view name;                // "claim-check"
-  std::string_view version;             // "1.0.0"
-  std::string_view summary;             // one sentence
-  std::vector<std::string_view> needs;  // capabilities: "object-store", "sql-database", "event-log"; any backend that
-                                        // has them is compatible
-  int rank = 0;                         // canonical order: a smaller rank stands further out (nearer to the client)
+  std::string_view name;                   // "claim-check"
+  std::string_view version;                // "1.0.0"
+  std::string_view summary;                // one sentence without its full stop
+  std::vector<std::string_view> apis;      // client APIs that it works under ("pubsub"); empty: any, and none
+  std::vector<BackendNeed> backends;       // what it uses; any backend that has the capabilities is compatible
+  std::vector<std::string_view> gives;     // what it adds to a namespace, for people
+  std::string_view role;                   // at most one pattern of a namespace has it; empty: it claims none
+  std::vector<PatternConflict> conflicts;  // beside those that follow from APIs and roles; said by either of the two
+  // Canonical order: a smaller rank stands further out (nearer to the client).
+  int rank = 0;
+  // These must stand after this one in the file too, since the opposite order would mean something else. Of any other
+  // two the order in the file leaves no doubt, and the canonical one is made of it.
+  std::vector<std::string_view> before;
+  bool in_request = true;  // false: it works in the background or chooses the API, and is no step of a request's chain
 };
 
 class Assembly;
 
 // Names and values, for people and for looking on: operations must not depend on them.
 using Facts = std::vector<std::pair<std::string, std::string>>;
+
+// Where a pattern keeps data of its namespace: a table or objects of a backend, by the names that the file gives.
+struct Place {
+  std::string kind;     // "table", "objects"
+  std::string backend;  // by its name under `backends:`
+  std::string name;     // of the table; bucket and prefix of the objects
+  auto operator<=>(const Place&) const = default;
+};
 
 // One pattern of one namespace. Made by its component's factory from parsed options; then wraps the chain below it.
 class Pattern {
@@ -100,6 +135,15 @@ class Pattern {
   virtual std::string fixed_topic() const { return {}; }
   // Has the background work of this pattern nothing left to do for what was published and acknowledged so far?
   virtual Task<Result<bool>> settled(Context context);
+  // Where it keeps data; told by its options alone, before wrap().
+  virtual std::vector<Place> places(const std::string& /*namespace_name*/) const { return {}; }
+  // What it holds that no other pattern would deal with: a change that takes its places away waits until there is
+  // nothing, or is refused. Messages are counted, or at least 1 where something is left.
+  struct Unfinished {
+    std::uint64_t count = 0;
+    std::string what;  // reads on from a namespace's name and "has": "3 rows of table x that are not published"
+  };
+  virtual Task<Result<Unfinished>> unfinished(Context context);
   // What it holds at this moment ("pending": "3"). May take as long as reading all of it.
   virtual Task<Result<Facts>> inspect(Context context);
   // Takes what is below and gives what the layer above sees; registers its jobs with the assembly. May do I/O (make a

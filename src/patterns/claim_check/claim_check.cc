@@ -15,8 +15,15 @@ const PatternInfo kInfo{
     .name = "claim-check",
     .version = "1.0.0",
     .summary = "stores large payloads in an object store and sends a reference",
-    .needs = {"event-log", "object-store"},
+    .apis = {"pubsub", "queue", "transact"},
+    .backends = {{.option = "storage.backend", .any_of = {"object-store"}, .standard = "s3"},
+                 {.option = "", .any_of = {"event-log"}, .standard = ""}},
+    .gives = {"payloads of any size", "records on the log of less than 1 KB",
+              "stored payloads are deleted when they are consumed or expire"},
+    .conflicts = {{"event-sourcing",
+                   "stored payloads are deleted in time, while an event store keeps every event for ever"}},
     .rank = 10,
+    .before = {"tiered-storage"},
 };
 
 namespace {
@@ -356,6 +363,19 @@ class ClaimCheck final : public Pattern {
     co_return co_await caught_up(std::move(context), *site_);
   }
 
+  std::vector<Place> places(const std::string& namespace_name) const override {
+    const std::string bucket = options_.bucket.empty() ? "prism-" + namespace_name : options_.bucket;
+    return {{"objects", options_.backend, bucket + "/" + options_.prefix}};
+  }
+  Task<Result<Unfinished>> unfinished(Context context) override {
+    PRISM_CO_TRY(const auto page, co_await site_->store->list(std::move(context), options_.prefix, "", kListedAtOnce));
+    const std::size_t n = page.size();
+    if (n == 0) co_return Unfinished();
+    co_return Unfinished{n, std::string(n == kListedAtOnce ? "at least " : "") + std::to_string(n) +
+                                " stored payloads in " + options_.backend + "://" + options_.bucket + "/" +
+                                options_.prefix + " that it would never delete"};
+  }
+
   Task<Result<Facts>> inspect(Context context) override {
     std::uint64_t count = 0, bytes = 0;
     ObjectInfo newest;  // keys sort by time of creation
@@ -416,6 +436,7 @@ PatternType pattern_type() {
       .info = kInfo,
       .validate = [](const config::Node& options,
                      config::Diagnostics& diagnostics) { (void)read_options(options, diagnostics); },
+      .options = options_info(),
       .make =
           [](const config::Node& options) {
             config::Diagnostics validated_before;

@@ -194,7 +194,7 @@ TEST_F(ClaimCheckTest, AFailedEntryFailsTheLaterOnesOfItsKey) {
   const auto results = publish(std::move(messages));
   EXPECT_TRUE(results[0]);
   EXPECT_EQ(results[1].error().reason, "CHECKSUM_MISMATCH");
-  EXPECT_EQ(results[2].error().reason, "EARLIER_OF_KEY_FAILED");
+  EXPECT_EQ(results[2].error().reason, "EARLIER_MESSAGE_FAILED");
   EXPECT_TRUE(results[3]);
   EXPECT_EQ(sent.size(), 2U);
   EXPECT_TRUE(store->objects.empty()) << "the upload of the entry that was not sent is removed";
@@ -212,7 +212,9 @@ TEST_F(ClaimCheckTest, TheUploadOfAFailedPublishIsRemovedUnlessItsOutcomeIsUnkno
 TEST_F(ClaimCheckTest, SaysWhatItIs) {
   EXPECT_EQ(kInfo.name, "claim-check");
   EXPECT_EQ(kInfo.version, "1.0.0");
-  EXPECT_EQ(kInfo.needs, (std::vector<std::string_view>{"event-log", "object-store"}));
+  ASSERT_EQ(kInfo.backends.size(), 2U);
+  EXPECT_EQ(kInfo.backends[0].any_of, std::vector<std::string_view>{"object-store"});
+  EXPECT_EQ(kInfo.backends[1].any_of, std::vector<std::string_view>{"event-log"});
 }
 
 config::Diagnostics check(const std::string& yaml, Options* out = nullptr) {

@@ -103,6 +103,8 @@ void refuse(const std::optional<Node>& node, std::string_view fine, std::string_
 
 }  // namespace
 
+std::shared_ptr<const SchemaInfo> options_info() { return schema().shared_info(); }
+
 Options read_options(const Node& entry, Diagnostics& diagnostics) {
   Options options;
   const auto parsed = schema().parse(entry, diagnostics);

@@ -3,12 +3,17 @@
 
 #include <chrono>
 #include <cstdint>
+#include <memory>
 #include <optional>
 #include <string>
 
 #include "base/types.h"
 #include "config/diagnostics.h"
 #include "config/document.h"
+
+namespace prism::config {
+struct SchemaInfo;
+}
 
 namespace prism::claim_check {
 
@@ -22,6 +27,9 @@ struct Options {
   Clock::duration orphan_age = std::chrono::hours(1);  // an object older than this that nothing refers to is removed
   Clock::duration interval = std::chrono::milliseconds(500);  // between looks of the cleaner
 };
+
+// The declaration that read_options() parses with.
+std::shared_ptr<const config::SchemaInfo> options_info();
 
 // Reads a validated entry; what is wrong is said in `diagnostics`.
 Options read_options(const config::Node& entry, config::Diagnostics& diagnostics);

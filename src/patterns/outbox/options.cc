@@ -102,6 +102,8 @@ const Schema<EntryOptions>& schema() {
 
 }  // namespace
 
+std::shared_ptr<const SchemaInfo> options_info() { return schema().shared_info(); }
+
 Options read_options(const Node& entry, Diagnostics& diagnostics) {
   Options options;
   const auto parsed = schema().parse(entry, diagnostics);

@@ -3,12 +3,17 @@
 
 #include <chrono>
 #include <cstdint>
+#include <memory>
 #include <optional>
 #include <string>
 
 #include "base/types.h"
 #include "config/diagnostics.h"
 #include "config/document.h"
+
+namespace prism::config {
+struct SchemaInfo;
+}
 
 namespace prism::outbox {
 
@@ -26,6 +31,9 @@ struct Options {
   std::optional<Clock::duration>
       retention;  // publisher.cleanup.retention; none: remove at once, keep marked rows for ever
 };
+
+// The declaration that read_options() parses with.
+std::shared_ptr<const config::SchemaInfo> options_info();
 
 // Reads a validated entry; what is wrong is said in `diagnostics`.
 Options read_options(const config::Node& entry, config::Diagnostics& diagnostics);

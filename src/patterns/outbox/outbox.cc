@@ -11,8 +11,14 @@ const PatternInfo kInfo{
     .name = "outbox",
     .version = "1.0.0",
     .summary = "commits each message as a database row and relays it to the log in the background",
-    .needs = {"sql-database", "event-log"},
+    .apis = {"pubsub", "queue", "transact"},
+    .backends = {{.option = "database.backend", .any_of = {"sql-database"}, .standard = "postgres"},
+                 {.option = "publisher.destination.backend", .any_of = {"event-log"}, .standard = ""}},
+    .gives = {"a publish is a committed row", "what is committed is published, whatever crashes",
+              "publishing goes on while the log is down"},
+    .role = kFirstRecord,
     .rank = 20,
+    .before = {"tiered-storage"},
 };
 
 namespace {
@@ -24,6 +30,7 @@ constexpr Clock::duration kFirstBackoff = std::chrono::milliseconds(100);
 constexpr Clock::duration kLongestBackoff = std::chrono::seconds(30);
 constexpr std::size_t kMostSkipped = 8000;  // keys, and rows without a key, that a round leaves out
 constexpr std::uint32_t kCleanupRows = 500;
+constexpr std::uint32_t kCountedRows = 10'000;  // of those that are not published; more are not told apart
 
 class OutboxPublisher final : public Publisher {
  public:
@@ -127,6 +134,21 @@ class Outbox final : public Pattern {
         co_await database_->query(std::move(context),
                                   select_pending(options_.table, database_->dialect(), 0, kLanes - 1, 1, Skip()), 1));
     co_return pending.rows.empty();
+  }
+
+  std::vector<Place> places(const std::string& /*namespace_name*/) const override {
+    return {{"table", options_.database, options_.table}};
+  }
+  Task<Result<Unfinished>> unfinished(Context context) override {
+    PRISM_CO_TRY(const auto pending,
+                 co_await database_->query(
+                     std::move(context),
+                     select_pending(options_.table, database_->dialect(), 0, kLanes - 1, kCountedRows, Skip()),
+                     kCountedRows));
+    const std::size_t n = pending.rows.size();
+    if (n == 0) co_return Unfinished();
+    co_return Unfinished{n, std::string(n == kCountedRows ? "at least " : "") + std::to_string(n) +
+                                " rows of table " + options_.table + " that are not published"};
   }
 
   Task<Result<Facts>> inspect(Context context) override {
@@ -277,12 +299,12 @@ Task<Result<Round>> Relay::round(Context context, std::uint32_t shard_number, Gr
   }
   const std::size_t published = shard.unmarked.size();
   // Nothing went through: the destination is down, and the keeper backs off. Otherwise only the keys that failed wait;
-  // EARLIER_OF_KEY_FAILED only follows the failure that counted.
+  // EARLIER_MESSAGE_FAILED only follows the failure that counted.
   if (published == 0 && attempted > 0 && first_error->code == Code::unavailable)
     co_return std::unexpected(std::move(*first_error));
   if (first_error) done.note = shard.failure = first_error->describe();
   for (std::size_t i = 0; i < results.size(); ++i) {
-    if (!results[i] && results[i].error().reason != "EARLIER_OF_KEY_FAILED") hold_back(keys[i], ids[i]);
+    if (!results[i] && results[i].error().reason != "EARLIER_MESSAGE_FAILED") hold_back(keys[i], ids[i]);
   }
   if (!shard.unmarked.empty()) {
     PRISM_CO_CHECK(co_await mark(context, shard.unmarked));
@@ -321,6 +343,7 @@ PatternType pattern_type() {
       .info = kInfo,
       .validate = [](const config::Node& options,
                      config::Diagnostics& diagnostics) { (void)read_options(options, diagnostics); },
+      .options = options_info(),
       .make =
           [](const config::Node& options) {
             config::Diagnostics validated_before;

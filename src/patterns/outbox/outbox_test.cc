@@ -35,7 +35,7 @@ class Log final : public Publisher {
     std::set<std::string> failed;
     for (const auto& m : messages) {
       if (failed.contains(m.key)) {
-        results.push_back(fail(Code::aborted, "EARLIER_OF_KEY_FAILED", "x", {}, Retry::safe));
+        results.push_back(fail(Code::aborted, "EARLIER_MESSAGE_FAILED", "x", {}, Retry::safe));
       } else if (down || (!refused_key.empty() && m.key == refused_key)) {
         failed.insert(m.key);
         results.push_back(fail(refusal, "LOG_DOWN", "the log is down", {}, Retry::safe));
