@@ -1,5 +1,6 @@
 #include "runtime/context.h"
 
+#include <algorithm>
 #include <cstring>
 
 #include "base/ids.h"
@@ -41,7 +42,7 @@ bool unhex(std::string_view text, std::array<std::byte, N>& out) {
 
 }  // namespace
 
-std::optional<TraceContext> TraceContext::parse(std::string_view text) {
+std::optional<TraceContext> TraceContext::parse(std::string_view text, std::string_view state) {
   // version "-" trace-id "-" parent-id "-" flags; a later version may append fields.
   if (text.size() < 55 || text[2] != '-' || text[35] != '-' || text[52] != '-') return std::nullopt;
   if (text.substr(0, 2) == "ff" || (text.size() > 55 && (text.substr(0, 2) == "00" || text[55] != '-')))
@@ -55,13 +56,16 @@ std::optional<TraceContext> TraceContext::parse(std::string_view text) {
   }
   t.flags = std::to_integer<std::uint8_t>(flags[0]);
   if (!t.valid()) return std::nullopt;
+  // Whoever reads the members of the list judges them; what is passed on must be a header's value.
+  const auto printable = [](char c) { return c >= ' ' && c <= '~'; };
+  if (state.size() <= kMaxStateBytes && std::ranges::all_of(state, printable)) t.tracestate = state;
   return t;
 }
 
 TraceContext TraceContext::make_root() {
   TraceContext t;
   t.trace_id = random_id();
-  return t.child();
+  return t;
 }
 
 TraceContext TraceContext::child() const {
@@ -69,6 +73,10 @@ TraceContext TraceContext::child() const {
   const Id128 id = random_id();
   std::memcpy(t.span_id.data(), id.data(), t.span_id.size());
   return t;
+}
+
+std::string TraceContext::trace_id_text() const {
+  return trace_id == std::array<std::byte, 16>{} ? std::string() : hex(trace_id);
 }
 
 std::string TraceContext::traceparent() const {
@@ -112,6 +120,12 @@ Context Context::with_stop(std::stop_token stop) const {
 Context Context::in_namespace(std::string name) const {
   State s = *state_;
   s.namespace_name = std::move(name);
+  return Context(std::move(s));
+}
+
+Context Context::with_trace(TraceContext trace) const {
+  State s = *state_;
+  s.trace = std::move(trace);
   return Context(std::move(s));
 }
 

@@ -22,17 +22,29 @@ struct Principal {
 };
 
 // W3C Trace Context (https://www.w3.org/TR/trace-context/), level 1. All zero: none.
+//
+// A trace that begins here and is not sampled has an id (log lines tell it) and no span: there is nothing to pass on.
 struct TraceContext {
+  static constexpr std::size_t kMaxStateBytes = 512;  // a longer tracestate is left out
+
   std::array<std::byte, 16> trace_id{};
   std::array<std::byte, 8> span_id{};
-  std::uint8_t flags = 0;  // bit 0: sampled
+  std::uint8_t flags = 0;      // bit 0: sampled
+  bool recorded = false;       // this process records spans of it
+  bool requests_only = false;  // and leaves out those of patterns
+  std::string tracestate;      // as it came
+
+  // Is there something to pass on to others?
   bool valid() const noexcept {
     return trace_id != std::array<std::byte, 16>{} && span_id != std::array<std::byte, 8>{};
   }
-  static std::optional<TraceContext> parse(std::string_view traceparent);
-  static TraceContext make_root();  // new random ids, not sampled
-  TraceContext child() const;       // same trace, new span id
-  std::string traceparent() const;  // "00-<32 hex>-<16 hex>-<2 hex>"
+  bool sampled() const noexcept { return (flags & 1) != 0; }
+  // None where the traceparent is not valid; a tracestate that is too long or no list of printable text is left out.
+  static std::optional<TraceContext> parse(std::string_view traceparent, std::string_view tracestate = {});
+  static TraceContext make_root();    // a new random trace id, not sampled, no span
+  TraceContext child() const;         // same trace, new span id
+  std::string traceparent() const;    // "00-<32 hex>-<16 hex>-<2 hex>"
+  std::string trace_id_text() const;  // 32 hex digits; empty where there is no trace
 };
 
 // An immutable handle, one shared pointer: copying is cheap, it is always passed by value, and whatever it hands out by
@@ -65,6 +77,7 @@ class Context {
   Context with_timeout(Clock::duration d) const { return with_deadline(Clock::now() + d); }
   Context with_stop(std::stop_token) const;  // replaces the token
   Context in_namespace(std::string name) const;
+  Context with_trace(TraceContext trace) const;
   // For commit, abort and acknowledgement: ignores the stop; the deadline is now + grace.
   Context shielded(Clock::duration grace) const;
 
