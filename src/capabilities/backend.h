@@ -17,6 +17,10 @@
 #include "config/document.h"
 #include "runtime/loop.h"
 
+namespace prism::config {
+struct SchemaInfo;
+}
+
 namespace prism {
 
 // A connected backend. A capability that it does not have is null; a bucket selects an object store.
@@ -43,6 +47,7 @@ struct BackendType {
   std::string_view summary;
   // Checks the connection options of an entry under `backends:`; null: it takes none.
   std::function<void(const config::Node& options, config::Diagnostics&)> validate;
+  std::shared_ptr<const config::SchemaInfo> options;  // what `validate` accepts, for the reference; null: none
   // Null: this program has no connector of that type; it can be used embedded only.
   std::function<Task<Result<std::unique_ptr<Backend>>>(Context, Runtime&, std::string name, config::Node options)>
       connect;

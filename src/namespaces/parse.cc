@@ -8,6 +8,7 @@
 
 #include "config/schema.h"
 #include "config/suggestions.h"
+#include "namespaces/syntax.h"
 
 namespace prism {
 namespace {
@@ -24,15 +25,6 @@ using config::Nested;
 using config::Node;
 using config::Schema;
 using config::Text;
-
-// How the RFCs name a pattern and where its options may stand. This is a vocabulary: which patterns the program has is
-// for the components to say, but a pattern that it does not have must still be told from a misspelt one.
-struct PatternSyntax {
-  std::string_view name;
-  std::string_view alias;                        // may be empty
-  std::string_view section;                      // its keys are options: claim_check: {threshold: ...}
-  std::array<std::string_view, 4> own_sections;  // each is an option by itself: cleanup: {...}
-};
 
 constexpr std::array kPatterns = {
     PatternSyntax{"claim-check", "", "claim_check", {"cleanup"}},
@@ -617,6 +609,15 @@ ParsedFile parse_file(const std::string& path, const Components& components, con
     Parser(components, out.file, out.diagnostics).parse(*root);
   }
   return out;
+}
+
+std::span<const PatternSyntax> pattern_syntax() { return kPatterns; }
+
+FileSchemas file_schemas() {
+  return {.file = file_schema().shared_info(),
+          .name_space = namespace_schema().shared_info(),
+          .backend_use = backend_schema().shared_info(),
+          .pub_sub = pub_sub_schema().shared_info()};
 }
 
 }  // namespace prism

@@ -69,6 +69,7 @@ std::vector<BackendType> backend_types() {
        .capabilities = {"object-store"},
        .summary = "objects as files of a folder; the embedded twin of s3",
        .validate = connection_schema().validator(),
+       .options = connection_schema().shared_info(),
        .connect = connect,
        .embed = embed},
       {.name = "s3",
@@ -76,6 +77,7 @@ std::vector<BackendType> backend_types() {
        .capabilities = {"object-store"},
        .summary = "S3 and what speaks its protocol",
        .validate = nullptr,
+       .options = nullptr,
        .connect = nullptr,
        .embed = embed},
   };

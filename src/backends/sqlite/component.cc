@@ -93,6 +93,7 @@ BackendType twin(std::string_view name, std::vector<std::string_view> aliases, s
       .capabilities = std::move(capabilities),
       .summary = summary,
       .validate = nullptr,
+      .options = nullptr,
       .connect = nullptr,
       .embed =
           [shows](Context context, Runtime& runtime, std::string backend, std::string directory) {
@@ -108,6 +109,7 @@ std::vector<BackendType> backend_types() {
   types.push_back(
       twin("sqlite", {}, "logs, keys, tables and leases in one file; the embedded twin of the engines below", kAll));
   types.back().validate = connection_schema().validator();
+  types.back().options = connection_schema().shared_info();
   types.back().connect = connect;
   types.push_back(twin("kafka", {"redpanda"}, "Apache Kafka", {.event_log = true}));
   types.push_back(twin("nats", {"nats-jetstream"}, "NATS JetStream", {.event_log = true, .lease = true}));
