@@ -111,7 +111,7 @@ class Load:
                     clients[at].publish(TOPIC, body, {"sequence": str(sequence)}, key=key, message_id=message_id)
                     break
                 except prism.PrismError as error:
-                    if error.retry == "never" and error.reason not in ("", "CONNECTION_FAILED"):
+                    if error.retry == "never" and error.reason != "CONNECTION_FAILED":
                         raise
                     at = (at + 1) % len(clients)
                     if self._stop_consuming.is_set():

@@ -2,10 +2,16 @@
 
 from __future__ import annotations
 
+import gc
 import json
 import os
 import pathlib
+import shutil
+import signal
+import subprocess
 import sys
+import threading
+import time
 from typing import Iterator
 
 import pytest
@@ -98,6 +104,80 @@ def test_a_paused_server_answers_nothing_until_it_goes_on() -> None:
         server.resume()
         assert client.publish("t", b"x").success
         server.pause()  # stopping a paused one works
+
+
+def alive(pid: int) -> bool:
+    """Whether there is such a process, and not only the rest of one that nobody has waited for."""
+    try:
+        return pathlib.Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
+    except FileNotFoundError:
+        return False
+
+
+def wait_gone(pid: int) -> None:
+    deadline = time.monotonic() + 10
+    while alive(pid):
+        assert time.monotonic() < deadline, f"{pid} goes on"
+        time.sleep(0.01)
+
+
+def test_a_restart_against_a_stop_leaves_no_server() -> None:
+    for _ in range(5):
+        server = PrismTestServer(CONFIG)
+        pids = {server.pid}
+        errors: list[BaseException] = []
+        begun = threading.Barrier(2)
+
+        def restart() -> None:
+            begun.wait(10)
+            try:
+                while True:
+                    server.restart()
+                    pids.add(server.pid)
+            except RuntimeError as stopped:
+                errors.append(stopped)
+
+        thread = threading.Thread(target=restart)
+        thread.start()
+        begun.wait(10)
+        server.stop()
+        thread.join(30)
+        assert not thread.is_alive() and "stopped for good" in str(errors[0])
+        for pid in pids:
+            wait_gone(pid)
+        assert not server.data.parent.exists()
+
+
+def test_a_server_outlives_the_thread_that_started_it() -> None:
+    with PrismTestServer(CONFIG) as server:
+        thread = threading.Thread(target=server.restart)
+        thread.start()
+        thread.join(30)
+        assert server.client().publish("t", b"x").success
+
+
+def test_a_forgotten_server_ends() -> None:
+    server = PrismTestServer(CONFIG)
+    pid, folder = server.pid, server.data.parent
+    del server
+    gc.collect()
+    wait_gone(pid)
+    assert not folder.exists()
+
+
+@pytest.mark.skipif(shutil.which("setpriv") is None, reason="only where setpriv is installed")
+def test_a_server_dies_with_its_process() -> None:
+    program = (
+        "import os, signal, prism.testing\n"
+        f"server = prism.testing.PrismTestServer({CONFIG!r})\n"
+        "print(server.pid, server.data.parent, flush=True)\n"
+        "os.kill(os.getpid(), signal.SIGKILL)"
+    )
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, timeout=60)
+    assert done.returncode == -signal.SIGKILL, done.stderr
+    pid, folder = done.stdout.split()
+    wait_gone(int(pid))
+    shutil.rmtree(folder)
 
 
 def test_where_the_program_is_looked_for(monkeypatch: pytest.MonkeyPatch, tmp_path: pathlib.Path) -> None:

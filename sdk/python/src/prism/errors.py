@@ -8,17 +8,30 @@ import grpc
 
 from prism.common.v1 import error_pb2, rpc_status_pb2
 
-__all__ = ["PrismError", "Timeout"]
+__all__ = ["TRANSPORT_REASONS", "PrismError", "Timeout"]
 
 _CODES = {code.value[0]: code for code in grpc.StatusCode}
 _TYPE_PREFIX = "type.googleapis.com/google.rpc."
+
+
+TRANSPORT_REASONS: Mapping[grpc.StatusCode, str] = {
+    grpc.StatusCode.UNAVAILABLE: "SERVER_UNAVAILABLE",  # the connection was lost, or the server is gone
+    grpc.StatusCode.DEADLINE_EXCEEDED: "DEADLINE_EXCEEDED",  # no answer in the time given
+    grpc.StatusCode.CANCELLED: "CANCELLED",  # by this process, or with its connection
+    grpc.StatusCode.RESOURCE_EXHAUSTED: "RESOURCE_EXHAUSTED",  # a message exceeds what one side takes, or a proxy's limit was hit
+    grpc.StatusCode.UNIMPLEMENTED: "METHOD_UNKNOWN",  # what answers there is no Prism server, or another version
+    grpc.StatusCode.UNAUTHENTICATED: "UNAUTHENTICATED",  # a proxy refused
+    grpc.StatusCode.PERMISSION_DENIED: "PERMISSION_DENIED",  # a proxy refused
+}
+"""Reasons of errors that no Prism server gave; every other code has TRANSPORT_ERROR. CONNECTION_FAILED: no connection could be made."""
 
 
 class PrismError(Exception):
     """A call, or one entry of a batch or stream, failed.
 
     code         gRPC status code (grpc.StatusCode.NOT_FOUND, ...)
-    reason       stable and fit for programs: "NAMESPACE_NOT_FOUND"; empty if the error did not come from a Prism server
+    reason       stable and fit for programs: "NAMESPACE_NOT_FOUND"; never empty. An error that did not come from a Prism server (a
+                 connection, a proxy, gRPC itself) has the reason of its code, see TRANSPORT_REASONS
     message      what is wrong, for people
     hint         how to mend it, for people; may be empty
     retry        "never", "safe" (nothing happened: repeat it) or "unknown_outcome" (it may have happened: repeat with the same
@@ -32,7 +45,7 @@ class PrismError(Exception):
         message: str,
         *,
         code: grpc.StatusCode = grpc.StatusCode.UNKNOWN,
-        reason: str = "",
+        reason: str,
         hint: str = "",
         retry: str = "",
         retry_after: float | None = None,
@@ -48,7 +61,7 @@ class PrismError(Exception):
         self.metadata: dict[str, str] = dict(metadata or {})
 
     def __str__(self) -> str:
-        text = f"{self.reason or self.code.name}: {self.message}"
+        text = f"{self.reason}: {self.message}"
         return f"{text} ({self.hint})" if self.hint else text
 
 
@@ -57,12 +70,13 @@ class Timeout(PrismError, TimeoutError):
 
     def __init__(self, message: str, **details: Any) -> None:
         details.setdefault("code", grpc.StatusCode.DEADLINE_EXCEEDED)
+        details.setdefault("reason", "DEADLINE_EXCEEDED")
         super().__init__(message, **details)
 
 
-def _make(code: grpc.StatusCode, message: str, **details: Any) -> PrismError:
+def _make(code: grpc.StatusCode, message: str, reason: str = "", **details: Any) -> PrismError:
     kind = Timeout if code is grpc.StatusCode.DEADLINE_EXCEEDED else PrismError
-    return kind(message, code=code, **details)
+    return kind(message, code=code, reason=reason or TRANSPORT_REASONS.get(code, "TRANSPORT_ERROR"), **details)
 
 
 def from_rpc(error: grpc.RpcError) -> PrismError:

@@ -212,7 +212,12 @@ class Publisher:
         try:
             for response in self._call:
                 self._resolve(response)
-            error = PrismError("the server ended the stream", code=grpc.StatusCode.UNAVAILABLE, retry="unknown_outcome")
+            error = PrismError(
+                "the server ended the stream",
+                code=grpc.StatusCode.UNAVAILABLE,
+                reason="SERVER_UNAVAILABLE",
+                retry="unknown_outcome",
+            )
         except grpc.RpcError as failure:
             error = from_rpc(failure)
         except PrismError as failure:
@@ -231,7 +236,12 @@ class Publisher:
     def _resolve(self, response: pubsub_pb2.PublishStreamResponse) -> None:
         with self._changed:
             if response.first_sequence != self._sequence or len(response.results) > len(self._waiting):
-                raise PrismError("results out of order", code=grpc.StatusCode.INTERNAL, retry="unknown_outcome")
+                raise PrismError(
+                    "results out of order",
+                    code=grpc.StatusCode.INTERNAL,
+                    reason="FRAME_OUT_OF_ORDER",
+                    retry="unknown_outcome",
+                )
             self._sequence += len(response.results)
             done = [self._waiting.popleft() for _ in response.results]
             self._bytes -= sum(size for _, size in done)

@@ -223,7 +223,12 @@ class _Stream:
 
     def run(self) -> PrismError:
         """Reads the stream to its end, and says why it ended."""
-        error = PrismError("the server ended the stream", code=grpc.StatusCode.UNAVAILABLE, retry="safe")
+        error = PrismError(
+            "the server ended the stream",
+            code=grpc.StatusCode.UNAVAILABLE,
+            reason="SERVER_UNAVAILABLE",
+            retry="safe",
+        )
         try:
             for response in self._call:
                 kind = response.WhichOneof("frame")
@@ -237,7 +242,11 @@ class _Stream:
         except grpc.RpcError as failure:
             error = from_rpc(failure)
         except Exception as failure:  # frames that contradict each other, no room for the temporary file
-            error = failure if isinstance(failure, PrismError) else PrismError(str(failure), code=grpc.StatusCode.INTERNAL)
+            error = (
+                failure
+                if isinstance(failure, PrismError)
+                else PrismError(str(failure), code=grpc.StatusCode.INTERNAL, reason="CLIENT_ERROR")
+            )
             self._call.cancel()
         with self._changed:
             self._ended = True
@@ -427,7 +436,7 @@ class _Subscription:
             self._closed.set()
         self._stream.end(timeout)
         self._thread.join(timeout)
-        self._events.put(PrismError("closed"))  # wakes an iterating thread
+        self._events.put(PrismError("closed", code=grpc.StatusCode.CANCELLED, reason="CLOSED"))  # wakes an iterating thread
 
     def _await_opened(self, timeout: float) -> None:
         deadline = time.monotonic() + timeout

@@ -13,14 +13,17 @@ import atexit
 import json
 import os
 import pathlib
+import queue
 import shutil
 import signal
 import subprocess
 import tempfile
+import threading
 import time
 import urllib.parse
 import urllib.request
 import weakref
+from concurrent.futures import Future
 from typing import Any, Mapping
 
 from prism.client import Client
@@ -46,8 +49,59 @@ def find_binary() -> str:
     raise FileNotFoundError("no prism program: build it (make build), put it on the PATH, or set PRISM_BINARY")
 
 
+class _Launcher:
+    """Starts programs that die with this process, however it ends (where `setpriv` is installed, as on any Linux with util-linux).
+
+    To Linux the parent is the thread that started a program, and the threads that call PrismTestServer may end long before the
+    process does: so one thread, which never ends, starts all.
+    """
+
+    _lock = threading.Lock()
+    _one: _Launcher | None = None
+
+    def __init__(self) -> None:
+        self._wanted: queue.SimpleQueue[tuple[Future[subprocess.Popen[bytes]], list[str], dict[str, Any]]] = queue.SimpleQueue()
+        threading.Thread(target=self._run, name="prism-launcher", daemon=True).start()
+
+    @classmethod
+    def start(cls, command: list[str], **options: Any) -> subprocess.Popen[bytes]:
+        with cls._lock:
+            if cls._one is None:
+                cls._one = cls()
+            launcher = cls._one
+        if setpriv := shutil.which("setpriv"):
+            command = [setpriv, "--pdeathsig", "KILL", *command]
+        started: Future[subprocess.Popen[bytes]] = Future()
+        launcher._wanted.put((started, command, options))
+        return started.result()
+
+    @classmethod
+    def forget(cls) -> None:
+        """In a forked process: the thread is not there."""
+        cls._lock = threading.Lock()
+        cls._one = None
+
+    def _run(self) -> None:
+        while True:
+            started, command, options = self._wanted.get()
+            try:
+                started.set_result(subprocess.Popen(command, **options))
+            except BaseException as failure:
+                started.set_exception(failure)
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_Launcher.forget)
+
+
+class _Child:
+    """The server's process, if it runs; outlives the PrismTestServer that is forgotten without `stop`."""
+
+    process: subprocess.Popen[bytes] | None = None
+
+
 class PrismTestServer:
-    """Runs `prism dev` until `stop`, the end of a `with` statement, or the end of the process.
+    """Runs `prism dev` until `stop`, the end of a `with` statement, or the end of the process. Its methods may be called by any thread.
 
     config        a namespace as a dict whose name stands under "namespace", as RFC-014 writes it; or a whole configuration as a dict
                   with "namespaces", as YAML text, or as a path
@@ -74,14 +128,16 @@ class PrismTestServer:
         self._args = args
         self._wait = wait
         self._ports = ("0", "0")
-        self._process: subprocess.Popen[bytes] | None = None
+        self._life = threading.RLock()  # held while the process is started, stopped or signalled
+        self._child = _Child()
+        self._stopped = False
         self._clients: weakref.WeakSet[Client] = weakref.WeakSet()
         self._objects: dict[str, ObjectStoreView] = {}
         self.address = ""
         self.admin = ""
         self.namespace = namespace
         self._file = self._write(config)
-        self._exit = weakref.finalize(self, _remove, self._folder)
+        self._exit = weakref.finalize(self, _remove, self._folder, self._child)
         atexit.register(_stop, weakref.ref(self))
         try:
             self._start()
@@ -92,8 +148,7 @@ class PrismTestServer:
     @property
     def pid(self) -> int:
         """Process id of the server."""
-        assert self._process is not None, "the server is stopped"
-        return self._process.pid
+        return self._running().pid
 
     @property
     def data(self) -> pathlib.Path:
@@ -113,7 +168,8 @@ class PrismTestServer:
         """A client bound to the namespace; `options` as of prism.Client. `stop` closes it."""
         options.setdefault("namespace", self.namespace)
         client = Client(self.address, **options)
-        self._clients.add(client)
+        with self._life:
+            self._clients.add(client)
         return client
 
     def log(self) -> str:
@@ -128,28 +184,41 @@ class PrismTestServer:
 
     def kill(self) -> None:
         """SIGKILL: the server ends with no chance to tidy up. `restart` starts it again."""
-        self._signal(signal.SIGKILL)
-        self._join(10)
+        with self._life:
+            self._running().kill()
+            self._join(10)
 
     def pause(self) -> None:
         """SIGSTOP: the server stands still; its connections stay open."""
-        self._signal(signal.SIGSTOP)
+        with self._life:
+            self._running().send_signal(signal.SIGSTOP)
 
     def resume(self) -> None:
         """SIGCONT: it goes on."""
-        self._signal(signal.SIGCONT)
+        with self._life:
+            self._running().send_signal(signal.SIGCONT)
 
     def restart(self) -> None:
-        """Stops the server, if it runs, and starts it on the same data and the same addresses, so that clients find it again."""
-        self._terminate()
-        self._start()
+        """Stops the server, if it runs, and starts it on the same data and the same addresses, so that clients find it again.
+
+        RuntimeError after `stop`, also one by another thread.
+        """
+        with self._life:
+            if self._stopped:
+                raise RuntimeError("the server was stopped for good")
+            self._terminate()
+            self._start()
 
     def stop(self) -> None:
         """Closes the clients, stops the server, removes the temporary folder. Stopping twice does no harm."""
-        for client in list(self._clients):
+        with self._life:
+            self._stopped = True
+            clients = list(self._clients)
+        for client in clients:
             client.close()
-        self._terminate()
-        self._exit()
+        with self._life:
+            self._terminate()
+            self._exit()
 
     def __enter__(self) -> PrismTestServer:
         return self
@@ -180,12 +249,14 @@ class PrismTestServer:
         command = [self._binary, "dev", str(self._file), "--port", self._ports[0], "--admin-port", self._ports[1]]
         command += ["--data", str(self._data), "--ready-file", str(ready), *self._args]
         with open(self._folder / "log", "ab") as log:
-            self._process = subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=log, stderr=log)
+            process = self._child.process = _Launcher.start(command, stdin=subprocess.DEVNULL, stdout=log, stderr=log)
         deadline = time.monotonic() + self._wait
         while not ready.exists():
-            if (code := self._process.poll()) is not None:
+            if (code := process.poll()) is not None:
+                self._child.process = None
                 raise RuntimeError(f"prism ended with {code} before it served:\n{self._tail()}")
             if time.monotonic() > deadline:
+                self._terminate()
                 raise RuntimeError(f"prism did not serve within {self._wait} s:\n{self._tail()}")
             time.sleep(0.01)
         addresses = json.loads(ready.read_text())
@@ -195,21 +266,22 @@ class PrismTestServer:
     def _tail(self) -> str:
         return "\n".join(self.log().splitlines()[-40:])
 
-    def _signal(self, number: int) -> None:
-        assert self._process is not None, "the server is stopped"
-        self._process.send_signal(number)
+    def _running(self) -> subprocess.Popen[bytes]:
+        process = self._child.process
+        assert process is not None, "the server is stopped"
+        return process
 
     def _join(self, timeout: float) -> None:
-        assert self._process is not None
-        self._process.wait(timeout)
-        self._process = None
+        self._running().wait(timeout)
+        self._child.process = None
 
     def _terminate(self) -> None:
-        if self._process is None:
+        process = self._child.process
+        if process is None:
             return
-        if self._process.poll() is None:
-            self._process.send_signal(signal.SIGCONT)  # a paused one could not end
-            self._process.terminate()
+        if process.poll() is None:
+            process.send_signal(signal.SIGCONT)  # a paused one could not end
+            process.terminate()
         try:
             self._join(15)
         except subprocess.TimeoutExpired:
@@ -233,7 +305,9 @@ class ObjectStoreView:
         server = self._server()
         assert server is not None
         deadline = time.monotonic() + timeout
-        for client in list(server._clients):
+        with server._life:
+            clients = list(server._clients)
+        for client in clients:
             client.wait_settled(max(0.0, deadline - time.monotonic()))
         query = {"backend": self._backend} | ({"bucket": bucket} if bucket else {})
         path = f"/debug/objects?{urllib.parse.urlencode(query)}"
@@ -249,5 +323,9 @@ def _stop(reference: weakref.ref[PrismTestServer]) -> None:
         server.stop()
 
 
-def _remove(folder: pathlib.Path) -> None:
+def _remove(folder: pathlib.Path, child: _Child) -> None:
+    if (process := child.process) is not None:
+        process.kill()
+        process.wait(10)
+        child.process = None
     shutil.rmtree(folder, ignore_errors=True)
