@@ -10,6 +10,7 @@
 #include "config/document.h"
 #include "config/schema.h"
 #include "config/suggestions.h"
+#include "config/template.h"
 #include "config/units.h"
 
 namespace prism::config {
@@ -59,8 +60,42 @@ TEST(Units, WhatIsNoSizeIsRefused) {
     ASSERT_FALSE(parsed) << text;
     EXPECT_EQ(parsed.error().reason, "INVALID_SIZE") << text;
   }
-  EXPECT_THAT(parse_size("10M").error().message, HasSubstr("did you mean"));
+  EXPECT_EQ(parse_size("10M").error().hint, "did you mean '10MB'?");
+  EXPECT_THAT(parse_size("1,5MB").error().hint, HasSubstr("without commas"));
   EXPECT_LT(parse_size(std::string(100'000, '9')).error().message.size(), 200U);
+}
+
+// proves: F-24
+TEST(Units, RatesAreASecond) {
+  const std::vector<std::pair<std::string, double>> cases = {{"10k msgs/s", 10'000},
+                                                             {"10000/s", 10'000},
+                                                             {"10K/s", 10'000},
+                                                             {"500 msgs / second", 500},
+                                                             {"1.5M events per second", 1.5e6},
+                                                             {"600/min", 10},
+                                                             {"2 per m", 2.0 / 60},
+                                                             {"100", 100},
+                                                             {"10k", 10'000},
+                                                             {"86400 per day", 1},
+                                                             {"7 messages/s", 7}};
+  for (const auto& [text, expected] : cases) {
+    const auto parsed = parse_rate(text);
+    ASSERT_TRUE(parsed) << text;
+    EXPECT_DOUBLE_EQ(*parsed, expected) << text;
+  }
+  for (const std::string text :
+       {"", "fast", "-1/s", "0/s", "10 msgs", "10/", "10/parsec", "10x/s", "10k msgs/s/s", "1e13/s", "10 per"}) {
+    const auto parsed = parse_rate(text);
+    ASSERT_FALSE(parsed) << text;
+    EXPECT_EQ(parsed.error().reason, "INVALID_RATE") << text;
+  }
+}
+
+TEST(Units, HintsSayWhatWasMeant) {
+  EXPECT_EQ(parse_duration("5 minuts").error().hint, "did you mean 'minute'?");
+  EXPECT_THAT(parse_duration("1 month").error().hint, HasSubstr("30 days"));
+  EXPECT_THAT(parse_duration("-1").error().hint, HasSubstr("infinite"));
+  EXPECT_THAT(parse_duration("forever").error().hint, HasSubstr("infinite"));
 }
 
 // proves: F-21, F-22, F-23
@@ -541,6 +576,7 @@ o.yaml:9:8: error: '256' is out of range: it must be between 0 and 255 [OUT_OF_R
 o.yaml:10:7: error: 'poling' is not one of polling, cdc [INVALID_VALUE]
   hint: did you mean 'polling'?
 o.yaml:11:11: error: expected a duration such as 100ms, but this is a list [WRONG_TYPE]
+  hint: write the value without a list
 o.yaml:12:9: error: expected a list, but this is 'a' [WRONG_TYPE]
   hint: write it as [a, b], or one '- item' a line
 o.yaml:13:12: error: '1MX' is not a size: the unit 'MX' is unknown [INVALID_SIZE]
@@ -621,6 +657,102 @@ TEST(SchemaDeathTest, ContradictionsAbort) {
   EXPECT_DEATH(Schema<Options>("x", "").field(&Options::count, "n", Int{}, "").field(&Options::small, "n", Int{}, ""),
                "twice");
   EXPECT_DEATH(Schema<Options>("x", "").field(&Options::count, "n", Int{}, "").spelling("m", "n.x"), "not an object");
+}
+
+// ---- placeholders and identifiers
+// ----------------------------------------------------------------------------------------------
+
+Node scalar_of(const std::string& text) { return Node::make_scalar(text, Node()); }
+
+TEST(Template, PartsAndFields) {
+  using Part = Template::Part;
+  const auto parts = [](std::string_view text) { return parse_template(text).value().parts; };
+  EXPECT_EQ(parts("user:{after.id}:profile"),
+            (std::vector<Part>{{false, "user:"}, {true, "after.id"}, {false, ":profile"}}));
+  EXPECT_EQ(parts("{event_type}"), (std::vector<Part>{{true, "event_type"}}));
+  EXPECT_EQ(parts("plain"), (std::vector<Part>{{false, "plain"}}));
+  EXPECT_TRUE(parts("").empty());
+  for (const std::string text :
+       {"{", "}", "a{b", "a}b", "{}", "{{id}}", "{a b}", "{a{b}}", "{.a}", "{a.}", "{a..b}", "{1}", "${id", "{a-b}"}) {
+    const auto parsed = parse_template(text);
+    ASSERT_FALSE(parsed) << text;
+    EXPECT_EQ(parsed.error().reason, "INVALID_PLACEHOLDER") << text;
+  }
+  EXPECT_FALSE(parse_template(std::string(2000, 'a')));
+}
+
+TEST(Template, FieldsMustBeKnown) {
+  const TemplateText kind{.fields = {"event_type", "after."}, .literal = "[a-z:.]*", .expects = "lower-case letters"};
+  const auto reason = [&](const std::string& text) {
+    Template out;
+    Diagnostics diagnostics;
+    const bool good = kind.parse(scalar_of(text), out, diagnostics);
+    EXPECT_EQ(good, diagnostics.empty()) << text;
+    return good ? std::string() : diagnostics.items()[0].reason + " " + diagnostics.items()[0].hint;
+  };
+  EXPECT_EQ(reason("a:{event_type}.{after.id}"), "");
+  EXPECT_EQ(reason("{event_typ}"), "UNKNOWN_PLACEHOLDER did you mean {event_type}?");
+  EXPECT_EQ(reason("{before.id}"), "UNKNOWN_PLACEHOLDER there are {event_type}, {after....}");
+  EXPECT_EQ(reason("{after.}"),
+            "INVALID_PLACEHOLDER a field is letters, digits, '_' and '.', for example {id} or {after.id}");
+  EXPECT_EQ(reason("A{event_type}").substr(0, 13), "INVALID_VALUE");
+}
+
+TEST(SqlIdentifiers, WhatIsNoneIsRefusedAndWhatNeedsQuotesIsSaid) {
+  const auto check = [](const std::string& text) {
+    std::string out;
+    Diagnostics diagnostics;
+    const bool good = SqlIdentifier{}.parse(scalar_of(text), out, diagnostics);
+    EXPECT_EQ(good, !diagnostics.has_errors()) << text;
+    if (good) EXPECT_EQ(out, text);
+    return diagnostics.empty() ? std::string() : diagnostics.items()[0].reason + " " + diagnostics.items()[0].hint;
+  };
+  for (const std::string text : {"outbox", "_x", "model_outbox_2", "o"}) EXPECT_EQ(check(text), "") << text;
+  EXPECT_EQ(check(std::string(63, 'a')), "");
+  EXPECT_EQ(check("my-outbox"), "INVALID_SQL_IDENTIFIER did you mean 'my_outbox'?");
+  EXPECT_EQ(check("public.outbox"), "INVALID_SQL_IDENTIFIER name the table without its schema: 'outbox'");
+  for (const std::string text :
+       {"", "1st", "a b;--", "x\"; DROP TABLE y; --", "sqlite_master", "SQLite_x", "\xc3\xa9t\xc3\xa9", "a'b", "$1"}) {
+    EXPECT_THAT(check(text), testing::StartsWith("INVALID_SQL_IDENTIFIER")) << text;
+  }
+  EXPECT_THAT(check(std::string(64, 'a')), testing::StartsWith("INVALID_SQL_IDENTIFIER"));
+  EXPECT_EQ(check("Outbox"), "IDENTIFIER_NEEDS_QUOTES name it outbox");
+  EXPECT_EQ(check("order"), "IDENTIFIER_NEEDS_QUOTES ");
+}
+
+TEST(Addresses, HostAndPort) {
+  const auto check = [](const std::string& text, bool need_host = false) {
+    std::string out;
+    Diagnostics diagnostics;
+    Address{.need_host = need_host}.parse(scalar_of(text), out, diagnostics);
+    return diagnostics.empty() ? std::string() : diagnostics.items()[0].reason + " " + diagnostics.items()[0].hint;
+  };
+  for (const std::string text : {":8980", "0.0.0.0:0", "kafka-1:9092", "[::1]:65535", "*:1"}) {
+    if (text != "*:1") EXPECT_EQ(check(text), "") << text;
+  }
+  EXPECT_EQ(check(":8980", true), "INVALID_VALUE ");
+  EXPECT_EQ(check("8980"), "INVALID_VALUE write \":8980\"");
+  EXPECT_EQ(check("localhost"), "INVALID_VALUE the port is missing");
+  EXPECT_EQ(check("http://a:1"), "INVALID_VALUE leave out http://");
+  EXPECT_EQ(check("a:1,b:2", true), "INVALID_VALUE one address only; a list is written [a:1, b:2]");
+  EXPECT_EQ(check("a:65536"), "OUT_OF_RANGE ");
+}
+
+TEST(Document, GoesOnBehindMistakesOfSingleValues) {
+  LoadOptions options;
+  options.keep_going = true;
+  options.environment = [](const std::string&) { return std::optional<std::string>(); };
+  const auto [node, diagnostics] = load("a: 1\na: 2\nb: ${env:X}\nc: 3\n", options);
+  ASSERT_TRUE(node);
+  EXPECT_EQ(diagnostics.error_count(), 2U);
+  EXPECT_EQ(node->find("a")->text(), "1");
+  EXPECT_TRUE(node->find("b")->broken());
+  EXPECT_FALSE(node->find("c")->broken());
+  EXPECT_FALSE(load("a: 1\na: [", options).node);
+  std::int64_t number = 0;
+  Diagnostics quiet;
+  EXPECT_FALSE(Int{}.parse(*node->find("b"), number, quiet));
+  EXPECT_TRUE(quiet.empty());
 }
 
 }  // namespace

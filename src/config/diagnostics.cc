@@ -75,6 +75,7 @@ Error Diagnostics::to_error() const {
     if (item.position.line > 0) error.metadata["line"] = std::to_string(item.position.line);
     if (item.position.column > 0) error.metadata["column"] = std::to_string(item.position.column);
     if (!item.path.empty()) error.metadata["field"] = item.path;
+    for (const auto& [name, value] : item.details) error.metadata[name] = value;
     return error;
   }
   return Error{
@@ -104,7 +105,12 @@ std::string format_json(const Diagnostics& diagnostics) {
     out += R"({"severity":)" + json_quote(to_string(item.severity)) + R"(,"file":)" + json_quote(item.position.file()) +
            R"(,"line":)" + std::to_string(item.position.line) + R"(,"column":)" + std::to_string(item.position.column) +
            R"(,"path":)" + json_quote(item.path) + R"(,"reason":)" + json_quote(item.reason) + R"(,"message":)" +
-           json_quote(item.message) + R"(,"hint":)" + json_quote(item.hint) + "}";
+           json_quote(item.message) + R"(,"hint":)" + json_quote(item.hint);
+    for (std::size_t i = 0; i < item.details.size(); ++i) {
+      out += (i == 0 ? R"(,"details":{)" : ",") + json_quote(item.details[i].first) + ":" +
+             json_quote(item.details[i].second);
+    }
+    out += item.details.empty() ? "}" : "}}";
   }
   return out + (first ? "]" : "\n]");
 }

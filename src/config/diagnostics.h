@@ -5,6 +5,7 @@
 #include <memory>
 #include <string>
 #include <string_view>
+#include <utility>
 #include <vector>
 
 #include "base/error.h"
@@ -27,10 +28,12 @@ std::string_view to_string(Severity) noexcept;
 struct Diagnostic {
   Severity severity = Severity::error;
   SourcePosition position;
-  std::string path;     // "namespaces[0].patterns[1].threshold"; may be empty
-  std::string reason;   // stable, UPPER_SNAKE_CASE
-  std::string message;  // one line; never a secret
-  std::string hint;     // how to mend it; may be empty
+  std::string path;                                               // "namespaces[0].patterns[1].threshold"; may be empty
+  std::string reason;                                             // stable, UPPER_SNAKE_CASE
+  std::string message;                                            // one line; never a secret
+  std::string hint;                                               // how to mend it; may be empty
+  std::vector<std::pair<std::string, std::string>> details = {};  // names for programs ("first", "outbox"); never a
+                                                                  // secret
 };
 
 class Node;
@@ -63,7 +66,8 @@ class Diagnostics {
 // "file:line:column: error: message [REASON]\n  hint: ...\n"
 std::string format_text(const Diagnostic&);
 std::string format_text(const Diagnostics&);
-// An array of {"severity","file","line","column","path","reason","message","hint"}, one object a line.
+// An array of {"severity","file","line","column","path","reason","message","hint"}, one object a line; with "details",
+// an object of texts, where there are any.
 std::string format_json(const Diagnostics&);
 
 }  // namespace prism::config

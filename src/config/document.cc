@@ -29,6 +29,7 @@ struct NodeData {
   Node::Kind kind = Node::Kind::null;
   bool quoted = false;
   bool substituted = false;
+  bool broken = false;
   std::string text;
   std::string written;  // the text before substitution, if anything was substituted
   std::vector<Node> items;
@@ -390,10 +391,11 @@ class TreeBuilder : public YAML::EventHandler {
     }
   }
 
-  // Replaces ${env:NAME} and ${file:PATH}. Errors are collected; the text is then left as it is.
+  // Replaces ${env:NAME} and ${file:PATH}. Errors are collected; the text is then left as it is, and broken.
   void substitute(NodeData& data) {
     const std::string& text = data.text;
     if (text.find("${") == std::string::npos) return;
+    data.broken = true;  // until all is well
     std::string out;
     bool substituted = false;
     std::size_t i = 0;
@@ -429,6 +431,7 @@ class TreeBuilder : public YAML::EventHandler {
       data.substituted = true;
     }
     data.text = std::move(out);
+    data.broken = false;
   }
 
   std::optional<std::string> resolve(const std::string& name, const NodeData& data) {
@@ -512,6 +515,7 @@ Node::Kind Node::kind() const noexcept { return data_->kind; }
 const std::string& Node::text() const noexcept { return data_->text; }
 bool Node::quoted() const noexcept { return data_->quoted; }
 bool Node::substituted() const noexcept { return data_->substituted; }
+bool Node::broken() const noexcept { return data_->broken; }
 std::span<const Node> Node::items() const noexcept { return data_->items; }
 std::span<const Entry> Node::entries() const noexcept { return data_->entries; }
 const SourcePosition& Node::position() const noexcept { return data_->position; }
@@ -600,12 +604,14 @@ std::optional<Node> load_text(std::string_view text, const LoadOptions& options,
 
   const std::size_t errors_before = diagnostics.error_count();
   TreeBuilder builder(options, lines, file, diagnostics);
+  bool whole = false;
   try {
     std::istringstream stream{std::string(text)};
     YAML::Parser parser(stream);
     // The second round finds what stands after the first document.
     while (parser.HandleNextDocument(builder)) {
     }
+    whole = true;
   } catch (const LoadFailure& failure) {
     diagnostics.error(failure.at, failure.path, failure.reason, failure.message, failure.hint);
   } catch (const YAML::Exception& error) {
@@ -616,7 +622,7 @@ std::optional<Node> load_text(std::string_view text, const LoadOptions& options,
   } catch (const std::exception& error) {
     diagnostics.error({file, 1, 1}, {}, "SYNTAX_ERROR", std::string("this is not valid YAML: ") + error.what(), {});
   }
-  if (diagnostics.error_count() != errors_before) return std::nullopt;
+  if (!whole || (diagnostics.error_count() != errors_before && !options.keep_going)) return std::nullopt;
   return builder.root();
 }
 

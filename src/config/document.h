@@ -40,6 +40,8 @@ class Node {
   bool quoted() const noexcept;
   // Some of the text came from ${env:...} or ${file:...}.
   bool substituted() const noexcept;
+  // A scalar that could not be substituted: that was reported, and nothing is to be said of the value itself.
+  bool broken() const noexcept;
   // As written in the file (substitutions by name), one line of at most 60 characters, in quotes; "a list", "a map",
   // "nothing" else.
   std::string display() const;
@@ -83,9 +85,13 @@ struct LoadOptions {
   std::size_t max_bytes = std::size_t{4} << 20;
   std::size_t max_nodes = 200'000;  // after the expansion of aliases
   std::size_t max_depth = 64;
+  // Give the tree in spite of mistakes that concern single values (DUPLICATE_KEY: the first stands; a substitution that
+  // failed: Node::broken), so that the rest can be checked too. `diagnostics` then has errors.
+  bool keep_going = false;
 };
 
-// nullopt if there was an error; all errors of the text that can be told apart are added to `diagnostics`. Reasons:
+// nullopt if there was an error (but see keep_going); all errors of the text that can be told apart are added to
+// `diagnostics`. Reasons:
 // SYNTAX_ERROR, DUPLICATE_KEY, DOCUMENT_TOO_LARGE, DOCUMENT_TOO_DEEP, INVALID_TEXT (not UTF-8, control characters),
 // INVALID_KEY, INVALID_MERGE, INVALID_ALIAS, UNSUPPORTED_TAG, SEVERAL_DOCUMENTS, UNKNOWN_SUBSTITUTION,
 // MISSING_VARIABLE, UNREADABLE_FILE.

@@ -16,9 +16,21 @@ namespace {
 constexpr std::size_t kMaxMatched = 2048;
 
 bool expect_scalar(const Node& node, std::string_view expected, Diagnostics& diagnostics) {
+  if (node.broken()) return false;
   if (node.is_scalar()) return true;
-  diagnostics.error(node, "WRONG_TYPE", "expected " + std::string(expected) + ", but this is " + node.display());
+  const std::string hint = node.is_null() ? "write a value behind the colon, or remove the key"
+                           : node.is_sequence() && node.items().size() == 1 ? "write the value without a list"
+                                                                            : "";
+  diagnostics.error(node, "WRONG_TYPE", "expected " + std::string(expected) + ", but this is " + node.display(), hint);
   return false;
+}
+
+// "name:orders" is one text in YAML, not a key and a value.
+std::string colon_hint(const Node& node) {
+  const std::string& text = node.text();
+  const std::size_t colon = text.find(':');
+  if (!node.is_scalar() || node.quoted() || node.substituted() || colon == std::string::npos || colon == 0) return {};
+  return colon + 1 == text.size() ? "" : "put a space behind the colon: " + node.display() + " is one text";
 }
 
 std::string folded(std::string_view text) {
@@ -101,6 +113,34 @@ bool Bool::parse(const Node& node, bool& out, Diagnostics& diagnostics) const {
   return false;
 }
 
+namespace {
+
+// What was most likely meant by a text that is no whole number: 1,000, 1_000, 1k, 1000.0, 1000 rows.
+std::string number_hint(std::string_view text) {
+  std::string digits;
+  std::size_t i = 0;
+  for (; i < text.size() && digits.size() < 18; ++i) {
+    if (text[i] >= '0' && text[i] <= '9') {
+      digits += text[i];
+    } else if (digits.empty() || (text[i] != ',' && text[i] != '_' && text[i] != '\'')) {
+      break;
+    }
+  }
+  if (digits.empty()) return {};
+  std::string_view rest = text.substr(i);
+  if (rest == "k" || rest == "K" || rest == "e3")
+    digits += "000";
+  else if (rest == "M" || rest == "e6")
+    digits += "000000";
+  else if (rest.starts_with('.') && rest.find_first_not_of('0', 1) != std::string_view::npos)
+    return {};
+  else if (!rest.empty() && rest.front() != ' ' && rest.front() != '.')
+    return {};
+  return "write " + digits;
+}
+
+}  // namespace
+
 TypeInfo Int::info() const {
   TypeInfo out;
   out.form = TypeInfo::Form::integer;
@@ -122,7 +162,8 @@ bool Int::parse(const Node& node, std::int64_t& out, Diagnostics& diagnostics) c
     return false;
   }
   if (error != std::errc() || stopped != end) {
-    diagnostics.error(node, "INVALID_NUMBER", "expected a whole number, but this is " + node.display());
+    diagnostics.error(node, "INVALID_NUMBER", "expected a whole number, but this is " + node.display(),
+                      node.substituted() ? "" : number_hint(text));
     return false;
   }
   if (value < min || value > max) {
@@ -151,8 +192,114 @@ bool Text::parse(const Node& node, std::string& out, Diagnostics& diagnostics) c
   }
   if (!pattern.empty() && !(text.size() <= kMaxMatched && std::regex_match(text, std::regex(pattern)))) {
     diagnostics.error(node, "INVALID_VALUE",
-                      node.display() + " is not " + (expects.empty() ? "of the form " + pattern : expects));
+                      node.display() + " is not " + (expects.empty() ? "of the form " + pattern : expects),
+                      hint == nullptr || node.substituted() ? "" : hint(text));
     return false;
+  }
+  out = text;
+  return true;
+}
+
+TypeInfo Address::info() const {
+  TypeInfo out;
+  out.form = TypeInfo::Form::string;
+  out.name = "address host:port";
+  out.pattern = std::string(R"((\[[0-9A-Fa-f:.]+\]|[A-Za-z0-9._*-])") + (need_host ? "+" : "*") + R"():[0-9]{1,5})";
+  return out;
+}
+
+bool Address::parse(const Node& node, std::string& out, Diagnostics& diagnostics) const {
+  constexpr unsigned kMaxPort = 65535;
+  const std::string expected = need_host ? "an address host:port" : "an address host:port or :port";
+  if (!expect_scalar(node, expected, diagnostics)) return false;
+  const std::string& text = node.text();
+  static const std::regex with_host(Address{.need_host = true}.info().pattern);
+  static const std::regex any_host(Address{}.info().pattern);
+  if (text.size() > kMaxMatched || !std::regex_match(text, need_host ? with_host : any_host)) {
+    std::string hint;
+    if (!node.substituted() && !text.empty()) {
+      if (text.find(',') != std::string::npos) {
+        hint = "one address only; a list is written [a:1, b:2]";
+      } else if (text.find("://") != std::string::npos) {
+        hint = "leave out " + text.substr(0, text.find("://") + 3);
+      } else if (text.find_first_not_of("0123456789") == std::string::npos) {
+        hint = need_host ? "a host is missing, for example localhost:" + text.substr(0, 5)
+                         : "write \":" + text.substr(0, 5) + "\"";
+      } else if (text.find(':') == std::string::npos) {
+        hint = "the port is missing";
+      }
+    }
+    diagnostics.error(node, "INVALID_VALUE", node.display() + " is not " + expected, hint);
+    return false;
+  }
+  if (std::stoul(text.substr(text.rfind(':') + 1)) > kMaxPort) {
+    diagnostics.error(node, "OUT_OF_RANGE", "the port of " + node.display() + " is above 65535");
+    return false;
+  }
+  out = text;
+  return true;
+}
+
+TypeInfo SqlIdentifier::info() const {
+  TypeInfo out;
+  out.form = TypeInfo::Form::string;
+  out.name = "SQL identifier";
+  out.pattern = "[A-Za-z_][A-Za-z0-9_]{0,62}";
+  return out;
+}
+
+bool SqlIdentifier::parse(const Node& node, std::string& out, Diagnostics& diagnostics) const {
+  constexpr std::size_t kMax = 63;
+  if (!expect_scalar(node, "an SQL identifier", diagnostics)) return false;
+  const std::string& text = node.text();
+  const auto is_letter = [](char c) { return (c >= 'a' && c <= 'z') || (c >= 'A' && c <= 'Z') || c == '_'; };
+  const auto is_part = [&](char c) { return is_letter(c) || (c >= '0' && c <= '9'); };
+  std::string why;
+  if (text.empty()) {
+    why = "it is empty";
+  } else if (text.size() > kMax) {
+    why = "it is longer than 63 letters";
+  } else if (!std::ranges::all_of(text, is_part)) {
+    why = "only letters, digits and '_' may stand in it";
+  } else if (!is_letter(text.front())) {
+    why = "it must begin with a letter or '_'";
+  } else if (folded(text).starts_with("sqlite-")) {
+    why = "names that begin with 'sqlite_' are SQLite's own";
+  }
+  if (!why.empty()) {
+    std::string hint;
+    if (!node.substituted() && text.size() <= kMax) {
+      const std::size_t dot = text.rfind('.');
+      std::string mended = text.substr(dot == std::string::npos ? 0 : dot + 1);
+      std::ranges::replace_if(mended, [](char c) { return c == '-' || c == ' '; }, '_');
+      if (!mended.empty() && mended != text && is_letter(mended.front()) && std::ranges::all_of(mended, is_part)) {
+        hint = (dot == std::string::npos ? "did you mean '" : "name the table without its schema: '") + mended + "'";
+        if (dot == std::string::npos) hint += "?";
+      }
+    }
+    diagnostics.error(node, "INVALID_SQL_IDENTIFIER", node.display() + " is not an SQL identifier: " + why, hint);
+    return false;
+  }
+  // The words of PostgreSQL and SQLite that people give to tables and columns.
+  static const std::set<std::string, std::less<>> reserved = {
+      "all",       "analyze",     "and",      "any",     "array",        "as",       "asc",     "between", "both",
+      "by",        "case",        "cast",     "check",   "collate",      "column",   "commit",  "create",  "cross",
+      "current",   "database",    "default",  "delete",  "desc",         "distinct", "do",      "drop",    "each",
+      "else",      "end",         "except",   "exists",  "false",        "fetch",    "for",     "foreign", "from",
+      "full",      "grant",       "group",    "having",  "in",           "index",    "inner",   "insert",  "into",
+      "is",        "join",        "key",      "left",    "like",         "limit",    "natural", "not",     "null",
+      "offset",    "on",          "only",     "or",      "order",        "outer",    "over",    "primary", "references",
+      "returning", "right",       "rollback", "select",  "session_user", "set",      "some",    "table",   "then",
+      "to",        "transaction", "true",     "trigger", "union",        "unique",   "update",  "user",    "using",
+      "values",    "view",        "when",     "where",   "window",       "with"};
+  std::string lower(text);
+  std::ranges::transform(lower, lower.begin(),
+                         [](char c) { return c >= 'A' && c <= 'Z' ? static_cast<char>(c - 'A' + 'a') : c; });
+  if (lower != text || reserved.contains(lower)) {
+    diagnostics.warning(node, "IDENTIFIER_NEEDS_QUOTES",
+                        node.display() + (lower != text ? " has capital letters" : " is a word of SQL") +
+                            ": applications must write it in double quotes in their own SQL",
+                        lower != text && !reserved.contains(lower) && !node.substituted() ? "name it " + lower : "");
   }
   out = text;
   return true;
@@ -171,6 +318,7 @@ TypeInfo SecretText::info() const {
 }
 
 bool SecretText::parse(const Node& node, Secret& out, Diagnostics& diagnostics) const {
+  if (node.broken()) return false;
   if (!node.is_scalar()) {
     diagnostics.error(node, "WRONG_TYPE", "expected a secret, but this is " + node.display(),
                       "write ${env:NAME} or ${file:PATH}");
@@ -206,6 +354,25 @@ bool Size::parse(const Node& node, std::uint64_t& out, Diagnostics& diagnostics)
   }
   if (*value < min || *value > max) {
     out_of_range(node, info(), diagnostics);
+    return false;
+  }
+  out = *value;
+  return true;
+}
+
+TypeInfo Rate::info() const {
+  TypeInfo out;
+  out.form = TypeInfo::Form::string;
+  out.name = "rate";
+  out.unit = "per second";
+  return out;
+}
+
+bool Rate::parse(const Node& node, double& out, Diagnostics& diagnostics) const {
+  if (!expect_scalar(node, "a rate such as 10k msgs/s", diagnostics)) return false;
+  const auto value = parse_rate(node.text());
+  if (!value) {
+    report_unit(node, value.error(), "a rate", diagnostics);
     return false;
   }
   out = *value;
@@ -297,6 +464,7 @@ TypeInfo Any::info() const {
 }
 
 bool expect_list(const Node& node, std::size_t min, std::size_t max, Diagnostics& diagnostics) {
+  if (node.broken()) return false;
   if (!node.is_sequence()) {
     diagnostics.error(node, "WRONG_TYPE", "expected a list, but this is " + node.display(),
                       node.is_scalar() ? "write it as [a, b], or one '- item' a line" : "");
@@ -314,7 +482,11 @@ bool expect_list(const Node& node, std::size_t min, std::size_t max, Diagnostics
 
 bool expect_map(const Node& node, std::string_view what, Diagnostics& diagnostics) {
   if (node.is_map()) return true;
-  diagnostics.error(node, "WRONG_TYPE", "expected " + std::string(what) + " (a map), but this is " + node.display());
+  if (node.broken()) return false;
+  std::string hint = colon_hint(node);
+  if (node.is_sequence()) hint = "write 'key: value' lines without '- '";
+  diagnostics.error(node, "WRONG_TYPE", "expected " + std::string(what) + " (a map), but this is " + node.display(),
+                    hint);
   return false;
 }
 
@@ -450,6 +622,26 @@ Node put(const Node& map, const SchemaInfo& object, std::string_view target, con
   return Node::make_map(std::move(entries), map);
 }
 
+// Where options of this name stand further in: "publisher.interval".
+void find_within(const SchemaInfo& info, std::string_view key, const std::string& before,
+                 std::vector<std::string>& found) {
+  for (const FieldInfo& field : info.fields) {
+    if (!field.type.object) continue;
+    const std::string path = before + field.name;
+    if (field.type.object->find(key) != nullptr) found.push_back(path + "." + std::string(key));
+    find_within(*field.type.object, key, path + ".", found);
+  }
+}
+
+std::string suggest_option(const std::string& key, const SchemaInfo& info) {
+  const std::vector<std::string> known = info.known_keys();
+  if (nearest(key, known)) return suggest(key, known);
+  std::vector<std::string> within;
+  find_within(info, key, {}, within);
+  if (within.empty()) return suggest(key, known);
+  return "it stands further in: " + join(within);
+}
+
 // A view may hold what stands elsewhere in the file: the value knows where that is.
 std::string path_of(const Node& node, const Entry& entry) {
   std::string own = entry.value.path();
@@ -476,12 +668,19 @@ std::optional<SchemaCore::Assigned> SchemaCore::assign(const Node& node, Diagnos
   Assigned out;
   out.values.resize(info_->fields.size());
   std::vector<const Entry*> given_by(info_->fields.size(), nullptr);
+  std::vector<bool> meant(info_->fields.size(), false);  // by a misspelt key
   for (const Entry& entry : map.entries()) {
     const FieldInfo* field = info_->find(entry.key);
     if (field == nullptr) {
       diagnostics.error(entry.key_position, path_of(node, entry), "UNKNOWN_OPTION",
                         "unknown option '" + entry.key.substr(0, 60) + "' in " + info_->name,
-                        suggest(entry.key, info_->known_keys()));
+                        suggest_option(entry.key, *info_));
+      const auto name = nearest(entry.key, info_->known_keys());
+      const FieldInfo* near = name ? info_->find(*name) : nullptr;
+      if (near == nullptr || entry_of(map, *near) != nullptr) continue;
+      const auto at = static_cast<std::size_t>(near - info_->fields.data());
+      meant[at] = true;
+      if (entry.value.is_map() || entry.value.is_sequence()) out.values[at] = entry.value;
       continue;
     }
     const auto index = static_cast<std::size_t>(field - info_->fields.data());
@@ -499,7 +698,7 @@ std::optional<SchemaCore::Assigned> SchemaCore::assign(const Node& node, Diagnos
   }
   for (std::size_t i = 0; i < info_->fields.size(); ++i) {
     const FieldInfo& field = info_->fields[i];
-    if (!field.required || out.values[i]) continue;
+    if (!field.required || out.values[i] || meant[i]) continue;
     diagnostics.error(
         node.position(), node.path_of(field.name), "MISSING_OPTION",
         "'" + field.name + "' is missing in " + info_->name,

@@ -12,8 +12,9 @@
 //
 // Parsing is strict: an unknown key, a wrong type, unit or range is an error at its place, and all errors are
 // collected. Reasons: UNKNOWN_OPTION, MISSING_OPTION, DUPLICATE_OPTION (two spellings of one), WRONG_TYPE,
-// INVALID_NUMBER, INVALID_SIZE, INVALID_DURATION, INVALID_VALUE, OUT_OF_RANGE; warnings DEPRECATED_OPTION,
-// PLAIN_SECRET.
+// INVALID_NUMBER, INVALID_SIZE, INVALID_DURATION, INVALID_RATE, INVALID_VALUE, INVALID_SQL_IDENTIFIER, OUT_OF_RANGE;
+// warnings DEPRECATED_OPTION, PLAIN_SECRET, IDENTIFIER_NEEDS_QUOTES. One mistake gives one error: what follows from it
+// is not reported.
 //
 // A schema that contradicts itself (a default that does not parse, a name used twice) is a mistake of the program and
 // aborts it where it is declared.
@@ -123,11 +124,12 @@ struct Int {
 };
 
 // Text; by default any but the empty one. `pattern` must match the whole text; `expects` says in words what it asks
-// for.
+// for; `hint` may say how to mend a text that does not match.
 struct Text {
   std::string pattern = {};
   std::string expects = {};
   bool allow_empty = false;
+  std::string (*hint)(const std::string& text) = nullptr;
 
   TypeInfo info() const;
   bool parse(const Node& node, std::string& out, Diagnostics& diagnostics) const;
@@ -136,6 +138,23 @@ struct Text {
 // A name of a topic, table, bucket, ...: letters, digits, '.', '_', '-', beginning with a letter, digit or '_', at most
 // 249.
 Text Name();
+// "host:port", port 0 to 65535. The host may be empty (any), a name, an IPv4 address, or an IPv6 one in brackets.
+struct Address {
+  bool need_host = false;
+
+  TypeInfo info() const;
+  bool parse(const Node& node, std::string& out, Diagnostics& diagnostics) const;
+};
+
+// A name of a table or column that is put into SQL: letters, digits and '_', beginning with a letter or '_', at most 63
+// (PostgreSQL's limit), without a schema before it. Names of SQLite's own are refused. A name that SQL reads as it
+// stands only in quotes (a capital letter, a reserved word) is accepted with a warning: Prism quotes it, applications
+// must too.
+struct SqlIdentifier {
+  TypeInfo info() const;
+  bool parse(const Node& node, std::string& out, Diagnostics& diagnostics) const;
+};
+
 // Text whose value must never be shown. A value written plainly into the file is accepted with a warning.
 struct SecretText {
   TypeInfo info() const;
@@ -148,6 +167,12 @@ struct Size {
 
   TypeInfo info() const;
   bool parse(const Node& node, std::uint64_t& out, Diagnostics& diagnostics) const;
+};
+
+// A number of things a second; see parse_rate.
+struct Rate {
+  TypeInfo info() const;
+  bool parse(const Node& node, double& out, Diagnostics& diagnostics) const;
 };
 
 // Parses into any std::chrono duration that can hold the value exactly.
@@ -287,7 +312,7 @@ class SchemaCore {
   // Applies spellings, finds unknown keys, duplicates and missing required ones. values[i] is the node of field i, if
   // given. nullopt: the node is no map, or nothing can be made of it.
   struct Assigned {
-    std::vector<std::optional<Node>> values;
+    std::vector<std::optional<Node>> values;  // also what stands under a misspelt key, if it is a map or a list
     Node map;
   };
   std::optional<Assigned> assign(const Node& node, Diagnostics& diagnostics) const;
@@ -336,8 +361,10 @@ class Nested {
   }
   bool parse(const Node& node, S& out, Diagnostics& diagnostics) const {
     std::optional<S> value;
-    if (node.is_scalar() && !shorthand_.empty()) {
+    if (node.is_scalar() && !node.broken() && !shorthand_.empty()) {
       value = schema_.parse(Node::make_map({Entry{shorthand_, node.position(), node}}, node), diagnostics);
+    } else if (node.broken()) {
+      return false;
     } else if (node.is_null()) {
       value = schema_.parse(Node::make_map({}, node), diagnostics);
     } else {
@@ -446,10 +473,11 @@ class Schema {
     const auto assigned = core_->assign(node, diagnostics);
     if (!assigned) return std::nullopt;
     T out{};
+    bool good = true;  // a broken value fails without a further error
     for (std::size_t i = 0; i < setters_->size(); ++i) {
       const Setter& setter = (*setters_)[i];
       if (assigned->values[i]) {
-        setter.parse(*assigned->values[i], out, diagnostics);
+        good &= setter.parse(*assigned->values[i], out, diagnostics);
       } else if (const Node* standard = core_->default_of(i)) {
         setter.parse(*standard, out, diagnostics);
       } else if (setter.parse_when_absent && !core_->info()->fields[i].required) {
@@ -457,15 +485,15 @@ class Schema {
         setter.parse(Node::make_map({}, map, core_->info()->fields[i].name, map.position()), out, diagnostics);
       }
     }
-    if (diagnostics.error_count() == errors) {
+    if (good && diagnostics.error_count() == errors) {
       for (const auto& condition : *checks_) condition(out, assigned->map, diagnostics);
     }
-    if (diagnostics.error_count() != errors) return std::nullopt;
+    if (!good || diagnostics.error_count() != errors) return std::nullopt;
     return out;
   }
 
   // The same for callers that only want one Error.
-  Result<T> parse(const Node& node) const {
+  Result<T> parse(const Node& node) const {  // no value is broken in a tree without errors
     Diagnostics diagnostics;
     auto value = parse(node, diagnostics);
     if (!value) return std::unexpected(diagnostics.to_error());

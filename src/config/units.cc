@@ -3,6 +3,9 @@
 #include <array>
 #include <limits>
 #include <utility>
+#include <vector>
+
+#include "config/suggestions.h"
 
 namespace prism::config {
 namespace {
@@ -107,14 +110,37 @@ std::string quoted(std::string_view text) {
   return "'" + std::string(text.substr(0, kMaxText)) + (text.size() > kMaxText ? "..." : "") + "'";
 }
 
-std::unexpected<Error> bad_size(std::string_view text, std::string_view why) {
+// 1,000 and 1,5 and 1_000: what people write for digits in groups, or for a decimal point.
+bool has_comma(std::string_view text) { return text.find(',') != std::string_view::npos; }
+
+std::unexpected<Error> bad_size(std::string_view text, std::string_view why, std::string hint = {}) {
+  if (hint.empty() && has_comma(text))
+    hint = "write digits without commas, and a point for a fraction: 1500000 or 1.5MB";
+  if (hint.empty()) hint = "write a number with a unit, for example 500kB, 1MB, 8MiB or 5GB; a bare number is bytes";
   return fail(Code::invalid_argument, "INVALID_SIZE", quoted(text) + " is not a size: " + std::string(why),
-              "write a number with a unit, for example 500kB, 1MB, 8MiB or 5GB; a bare number is bytes");
+              std::move(hint));
 }
 
-std::unexpected<Error> bad_duration(std::string_view text, std::string_view why) {
+std::unexpected<Error> bad_duration(std::string_view text, std::string_view why, std::string hint = {}) {
+  if (hint.empty() && has_comma(text)) hint = "write digits without commas, and a point for a fraction: 1.5h";
+  if (hint.empty())
+    hint = "write a number with a unit, for example 100ms, 60s, 15m, 24h or 30 days; a bare number is seconds";
   return fail(Code::invalid_argument, "INVALID_DURATION", quoted(text) + " is not a duration: " + std::string(why),
-              "write a number with a unit, for example 100ms, 60s, 15m, 24h or 30 days; a bare number is seconds");
+              std::move(hint));
+}
+
+std::unexpected<Error> bad_rate(std::string_view text, std::string_view why) {
+  return fail(Code::invalid_argument, "INVALID_RATE", quoted(text) + " is not a rate: " + std::string(why),
+              "write a number per time, for example 500/s or 10k msgs/s");
+}
+
+template <std::size_t N>
+std::string nearest_unit(const std::array<Unit, N>& units, std::string_view name) {
+  std::vector<std::string> known;
+  for (const Unit& unit : units) {
+    if (unit.name.size() > 2) known.emplace_back(unit.name);  // one or two letters are near to everything
+  }
+  return nearest(name, known).value_or("");
 }
 
 }  // namespace
@@ -129,7 +155,7 @@ Result<std::uint64_t> parse_size(std::string_view text) {
     case Fault::none:
       break;
     default:
-      return bad_size(text, "it must begin with a number");
+      return bad_size(text, text.starts_with('-') ? "it must not be negative" : "it must begin with a number");
   }
   if (!rest.empty() && is_gap(rest.front())) {
     rest.remove_prefix(1);
@@ -141,8 +167,8 @@ Result<std::uint64_t> parse_size(std::string_view text) {
     const Unit* unit = find_unit(kSizeUnits, name);
     if (unit == nullptr) {
       const Unit* meant = find_unit(kSizeUnits, name + "b");
-      return bad_size(text, "the unit " + quoted(rest) + " is unknown" +
-                                (meant != nullptr ? " (did you mean " + quoted(std::string(rest) + "B") + "?)" : ""));
+      return bad_size(text, "the unit " + quoted(rest) + " is unknown",
+                      meant != nullptr ? "did you mean " + quoted(std::string(text) + "B") + "?" : "");
     }
     factor = unit->factor;
   }
@@ -172,7 +198,13 @@ Result<Lifetime> parse_duration(std::string_view text) {
       case Fault::none:
         break;
       default:
-        return bad_duration(text, first ? "it must begin with a number" : "a number must follow the unit");
+        if (!first) return bad_duration(text, "a number must follow the unit");
+        if (folded.starts_with('-'))
+          return bad_duration(text, "it must not be negative", "write 'infinite' for no end");
+        for (const std::string_view word : {"forever", "never", "unlimited", "none", "inf", "infinity", "no"}) {
+          if (folded == word) return bad_duration(text, "it must begin with a number", "write 'infinite' for no end");
+        }
+        return bad_duration(text, "it must begin with a number");
     }
     std::uint64_t factor = kSecond;
     if (rest.empty()) {
@@ -185,7 +217,15 @@ Result<Lifetime> parse_duration(std::string_view text) {
       const std::string_view name = rest.substr(0, end);
       if (name.empty()) return bad_duration(text, "the unit is missing");
       const Unit* unit = find_unit(kTimeUnits, name);
-      if (unit == nullptr) return bad_duration(text, "the unit " + quoted(name) + " is unknown");
+      if (unit == nullptr) {
+        const std::string why = "the unit " + quoted(name) + " is unknown";
+        for (const std::string_view varying : {"mo", "mon", "month", "months", "y", "yr", "year", "years"}) {
+          if (name == varying)
+            return bad_duration(text, why, "months and years differ in length: write days, for example 30 days");
+        }
+        const std::string meant = nearest_unit(kTimeUnits, name);
+        return bad_duration(text, why, meant.empty() ? "" : "did you mean '" + meant + "'?");
+      }
       factor = unit->factor;
       rest.remove_prefix(end);
       if (!rest.empty() && is_gap(rest.front())) {
@@ -209,6 +249,73 @@ Result<Lifetime> parse_duration(std::string_view text) {
     first = false;
   }
   return Lifetime{std::chrono::nanoseconds(static_cast<std::int64_t>(total))};
+}
+
+Result<double> parse_rate(std::string_view text) {
+  if (text.size() > kMaxText) return bad_rate(text, "it is too long");
+  const std::string folded = lower(text);
+  std::string_view rest = folded;
+  Number number;
+  switch (take_number(rest, number)) {
+    case Fault::overflow:
+      return bad_rate(text, "the number is too large");
+    case Fault::none:
+      break;
+    default:
+      return bad_rate(text, text.starts_with('-') ? "it must not be negative" : "it must begin with a number");
+  }
+  double value = static_cast<double>(number.digits) / static_cast<double>(number.divisor);
+  const auto letter = [](char c) { return c >= 'a' && c <= 'z'; };
+  // A lone letter behind the number is a factor: "10k msgs/s", "2m/s"; a word is what is counted: "10 msgs/s".
+  if (!rest.empty() && letter(rest.front()) && (rest.size() == 1 || !letter(rest[1]))) {
+    switch (rest.front()) {
+      case 'k':
+        value *= 1e3;
+        break;
+      case 'm':
+        value *= 1e6;
+        break;
+      case 'g':
+        value *= 1e9;
+        break;
+      default:
+        return bad_rate(text, "the factor " + quoted(rest.substr(0, 1)) + " is unknown");
+    }
+    rest.remove_prefix(1);
+  }
+  const auto skip_gap = [&] {
+    while (!rest.empty() && is_gap(rest.front())) rest.remove_prefix(1);
+  };
+  const auto take_word = [&] {
+    std::size_t end = 0;
+    while (end < rest.size() && letter(rest[end])) ++end;
+    const std::string_view word = rest.substr(0, end);
+    rest.remove_prefix(end);
+    return word;
+  };
+  skip_gap();
+  const std::string_view counted = take_word();
+  bool per = counted == "per";
+  skip_gap();
+  if (!per && rest.starts_with('/')) {
+    rest.remove_prefix(1);
+    per = true;
+  } else if (!per && !rest.empty()) {
+    per = take_word() == "per";
+  }
+  if (per) {
+    skip_gap();
+    const std::string_view name = take_word();
+    const Unit* unit = find_unit(kTimeUnits, name);
+    if (unit == nullptr || !rest.empty()) return bad_rate(text, "the time " + quoted(name) + " is unknown");
+    value = value * static_cast<double>(kSecond) / static_cast<double>(unit->factor);
+  } else if (!rest.empty() || !counted.empty()) {
+    return bad_rate(text, "the time is missing");
+  }
+  constexpr double kMaxRate = 1e12;
+  if (value <= 0) return bad_rate(text, "it must be above 0");
+  if (value > kMaxRate) return bad_rate(text, "it is above 1e12 a second");
+  return value;
 }
 
 std::string format_size(std::uint64_t bytes) {

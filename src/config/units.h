@@ -25,6 +25,11 @@ Result<std::uint64_t> parse_size(std::string_view text);
 // ("1h30m"). "infinite" and "null" are without end. At most 292 years. Reason INVALID_DURATION.
 Result<Lifetime> parse_duration(std::string_view text);
 
+// A number of things per time, as a number a second. Forms: "10k msgs/s", "500/min", "1.5M events per day", "100" (a
+// second). k, M and G are powers of 1000 (case does not matter); the name of what is counted does not matter; the time
+// is a unit of parse_duration. Above 0, at most 1e12. Reason INVALID_RATE.
+Result<double> parse_rate(std::string_view text);
+
 // Texts that parse_size and parse_duration read back as the same value, in the largest unit that is exact.
 std::string format_size(std::uint64_t bytes);
 std::string format_duration(std::chrono::nanoseconds duration);
