@@ -123,6 +123,12 @@ Context Context::in_namespace(std::string name) const {
   return Context(std::move(s));
 }
 
+Context Context::measured() const {
+  State state = *state_;
+  state.steps = std::make_shared<StepTimes>();
+  return Context(std::move(state));
+}
+
 Context Context::with_trace(TraceContext trace) const {
   State s = *state_;
   s.trace = std::move(trace);

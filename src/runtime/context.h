@@ -2,6 +2,7 @@
 #pragma once
 
 #include <array>
+#include <atomic>
 #include <cstdint>
 #include <memory>
 #include <optional>
@@ -47,6 +48,13 @@ struct TraceContext {
   std::string trace_id_text() const;  // 32 hex digits; empty where there is no trace
 };
 
+// Time that the steps of one publish through a chain have taken, so that each step can tell its own from that of the
+// steps below it (patterns/measured.h).
+struct StepTimes {
+  static constexpr std::size_t kSteps = 16;               // from the innermost; further out ones share the last
+  std::array<std::atomic<std::int64_t>, kSteps> below{};  // nanoseconds that the step inside of this one has taken
+};
+
 // An immutable handle, one shared pointer: copying is cheap, it is always passed by value, and whatever it hands out by
 // reference lives as long as any copy. Thread-safe.
 class Context {
@@ -58,6 +66,7 @@ class Context {
     std::string namespace_name;
     std::string session;  // empty: none
     TraceContext trace;
+    std::shared_ptr<StepTimes> steps;  // null: no request is being measured
   };
 
   Context();  // background work: no deadline, never stopped, anonymous
@@ -72,12 +81,14 @@ class Context {
   std::string_view namespace_name() const noexcept { return state_->namespace_name; }
   std::string_view session() const noexcept { return state_->session; }
   const TraceContext& trace() const noexcept { return state_->trace; }
+  StepTimes* steps() const noexcept { return state_->steps.get(); }  // null: not on behalf of a request
 
   Context with_deadline(Clock::time_point) const;  // the earlier of both
   Context with_timeout(Clock::duration d) const { return with_deadline(Clock::now() + d); }
   Context with_stop(std::stop_token) const;  // replaces the token
   Context in_namespace(std::string name) const;
   Context with_trace(TraceContext trace) const;
+  Context measured() const;  // with steps of its own
   // For commit, abort and acknowledgement: ignores the stop; the deadline is now + grace.
   Context shielded(Clock::duration grace) const;
 

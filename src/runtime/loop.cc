@@ -57,6 +57,7 @@ void EventLoop::post(std::span<const std::coroutine_handle<>> handles) {
   {
     const std::lock_guard lock(mutex_);
     wake = inbox_.empty();
+    if (wake) woken_ = Clock::now();
     inbox_.insert(inbox_.end(), handles.begin(), handles.end());
   }
   if (wake) asio::post(io_, [this] { drain(); });
@@ -66,6 +67,7 @@ void EventLoop::drain() {
   {
     const std::lock_guard lock(mutex_);
     draining_.swap(inbox_);
+    lag_.observe(Clock::now() - woken_);
   }
   for (const auto handle : draining_) {
     if (process_stalls != nullptr) {
@@ -78,10 +80,10 @@ void EventLoop::drain() {
   draining_.clear();
 }
 
-OffloadPool::OffloadPool(std::string name, std::size_t threads) {
+OffloadPool::OffloadPool(std::string name, std::size_t threads) : name_(std::move(name)) {
   for (std::size_t i = 0; i < threads; ++i) {
-    threads_.emplace_back([this, name, i] {
-      StallDetector::name_thread(name + "-" + std::to_string(i));
+    threads_.emplace_back([this, i] {
+      StallDetector::name_thread(name_ + "-" + std::to_string(i));
       work();
     });
   }
@@ -99,7 +101,7 @@ OffloadPool::~OffloadPool() {
 void OffloadPool::submit(std::move_only_function<void()> work) {
   {
     const std::lock_guard lock(mutex_);
-    queue_.push_back(std::move(work));
+    queue_.push_back({std::move(work), Clock::now()});
   }
   ready_.notify_one();
 }
@@ -109,13 +111,26 @@ void OffloadPool::work() {
   while (true) {
     ready_.wait(lock, [this] { return stopping_ || !queue_.empty(); });
     if (queue_.empty()) return;
-    auto work = std::move(queue_.front());
+    Item item = std::move(queue_.front());
     queue_.pop_front();
+    ++busy_;
     lock.unlock();
-    work();
-    work = nullptr;
+    waits_.observe(Clock::now() - item.since);
+    item.work();
+    item.work = nullptr;
     lock.lock();
+    --busy_;
   }
+}
+
+std::size_t OffloadPool::queued() const {
+  const std::lock_guard lock(mutex_);
+  return queue_.size();
+}
+
+std::size_t OffloadPool::busy() const {
+  const std::lock_guard lock(mutex_);
+  return busy_;
 }
 
 Runtime::Runtime(Options options) {

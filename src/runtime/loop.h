@@ -20,6 +20,7 @@
 #include <type_traits>
 #include <vector>
 
+#include "base/measures.h"
 #include "base/types.h"
 #include "runtime/context.h"
 #include "runtime/one_shot.h"
@@ -43,6 +44,9 @@ class EventLoop {
   void post(std::coroutine_handle<> handle) { post(std::span(&handle, 1)); }
   void post(std::span<const std::coroutine_handle<>> handles);
 
+  const std::string& name() const noexcept { return name_; }
+  const Histogram& lag() const noexcept { return lag_; }  // seconds from the wake-up to its turn
+
  private:
   void drain();
 
@@ -50,7 +54,9 @@ class EventLoop {
   asio::io_context io_{1};
   std::optional<asio::executor_work_guard<asio::io_context::executor_type>> work_;
   std::mutex mutex_;
-  std::vector<std::coroutine_handle<>> inbox_;     // guarded by mutex_
+  std::vector<std::coroutine_handle<>> inbox_;  // guarded by mutex_
+  Clock::time_point woken_{};                   // when the inbox got its first handle; guarded by mutex_
+  Histogram lag_{Histogram::seconds()};
   std::vector<std::coroutine_handle<>> draining_;  // loop thread only
   std::thread thread_;
 };
@@ -65,13 +71,26 @@ class OffloadPool {
 
   void submit(std::move_only_function<void()> work);
 
+  const std::string& name() const noexcept { return name_; }
+  std::size_t threads() const noexcept { return threads_.size(); }
+  std::size_t queued() const;                                 // calls that wait for a thread
+  std::size_t busy() const;                                   // threads at work
+  const Histogram& waits() const noexcept { return waits_; }  // seconds that calls have waited for a thread
+
  private:
+  struct Item {
+    std::move_only_function<void()> work;
+    Clock::time_point since;
+  };
   void work();
 
-  std::mutex mutex_;
+  const std::string name_;
+  mutable std::mutex mutex_;
   std::condition_variable ready_;
-  std::deque<std::move_only_function<void()>> queue_;  // guarded by mutex_
-  bool stopping_ = false;                              // guarded by mutex_
+  std::deque<Item> queue_;  // guarded by mutex_
+  std::size_t busy_ = 0;    // guarded by mutex_
+  bool stopping_ = false;   // guarded by mutex_
+  Histogram waits_{Histogram::seconds()};
   std::vector<std::thread> threads_;
 };
 
@@ -92,6 +111,7 @@ class Runtime {
   OffloadPool& files() noexcept { return *files_; }
   OffloadPool& cpu() noexcept { return *cpu_; }
   StallDetector& stalls() noexcept { return stalls_; }
+  const std::vector<std::unique_ptr<EventLoop>>& loops() const noexcept { return loops_; }
   const std::shared_ptr<ByteBudget>& budget() const noexcept { return budget_; }
 
  private:

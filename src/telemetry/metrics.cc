@@ -8,6 +8,7 @@
 #include <unistd.h>
 
 #include <algorithm>
+#include <cmath>
 #include <cstdio>
 #include <cstdlib>
 #include <fstream>
@@ -21,20 +22,6 @@
 
 namespace prism {
 
-Histogram::Histogram(const std::vector<double>& bounds) : bounds_(bounds), buckets_(bounds.size() + 1) {}
-
-void Histogram::observe(double v) noexcept {
-  const auto bucket = std::ranges::lower_bound(bounds_, v) - bounds_.begin();
-  buckets_[static_cast<std::size_t>(bucket)].fetch_add(1, std::memory_order_relaxed);
-  sum_.fetch_add(v, std::memory_order_relaxed);
-}
-
-std::uint64_t Histogram::count() const noexcept {
-  std::uint64_t n = 0;
-  for (const auto& bucket : buckets_) n += bucket.load(std::memory_order_relaxed);
-  return n;
-}
-
 namespace detail {
 
 using Series = std::variant<Counter, Gauge, Histogram>;
@@ -42,6 +29,14 @@ using Series = std::variant<Counter, Gauge, Histogram>;
 struct CallbackSlot {
   LabelValues values;
   std::function<double()> read;
+  const Histogram* histogram = nullptr;  // instead of `read`
+};
+
+// `kept` while the family lives, or `held` as long as others do.
+struct Slot {
+  std::shared_ptr<Series> kept;
+  std::weak_ptr<Series> held;
+  std::shared_ptr<Series> get() const { return kept != nullptr ? kept : held.lock(); }
 };
 
 struct FamilyState {
@@ -53,13 +48,14 @@ struct FamilyState {
   std::size_t max_series;
 
   std::mutex mutex;
-  std::map<LabelValues, std::unique_ptr<Series>> series;  // guarded by mutex
-  std::mutex callbacks_mutex;                             // held while they are called
-  std::vector<std::shared_ptr<CallbackSlot>> callbacks;   // guarded by callbacks_mutex; in order of registration
+  std::map<LabelValues, Slot> series;                    // guarded by mutex
+  std::map<std::string, std::string> aliases;            // name -> help; guarded by mutex
+  std::mutex callbacks_mutex;                            // held while they are called
+  std::vector<std::shared_ptr<CallbackSlot>> callbacks;  // guarded by callbacks_mutex; in order of registration
 
   void check(const LabelValues& values) const;
-  Series& find(const LabelValues& values);
-  prometheus::MetricFamily collect();
+  std::shared_ptr<Series> find(const LabelValues& values, bool keep);
+  std::vector<prometheus::MetricFamily> collect();
 };
 
 namespace {
@@ -93,77 +89,93 @@ std::string printable(const std::string& text) {
   return out;
 }
 
+void put(const Histogram& histogram, prometheus::ClientMetric& metric) {
+  std::uint64_t below = 0;
+  for (std::size_t i = 0; i <= histogram.bounds().size(); ++i) {
+    below += histogram.in_bucket(i);
+    const bool last = i == histogram.bounds().size();
+    metric.histogram.bucket.push_back({below, last ? std::numeric_limits<double>::infinity() : histogram.bounds()[i]});
+  }
+  metric.histogram.sample_count = below;
+  metric.histogram.sample_sum = histogram.sum();
+}
+
 }  // namespace
 
 void FamilyState::check(const LabelValues& values) const {
   if (values.size() != labels.size()) misuse(name, "another number of label values than of labels");
 }
 
-Series& FamilyState::find(const LabelValues& values) {
+std::shared_ptr<Series> FamilyState::find(const LabelValues& values, bool keep) {
   check(values);
   const std::lock_guard lock(mutex);
-  const LabelValues* key = &values;
   auto found = series.find(values);
-  const LabelValues other(labels.size(), "_other");
-  if (found == series.end() && series.size() >= max_series) {
-    key = &other;
-    found = series.find(other);
-  }
+  if (found == series.end() && series.size() >= max_series)
+    std::erase_if(series, [](const auto& entry) { return entry.second.get() == nullptr; });
   if (found == series.end()) {
-    std::unique_ptr<Series> made;
+    const bool full = series.size() >= max_series;
+    found = series.try_emplace(full ? LabelValues(labels.size(), "_other") : values).first;
+  }
+  Slot& slot = found->second;
+  std::shared_ptr<Series> present = slot.get();
+  if (present == nullptr) {
     switch (type) {
       case prometheus::MetricType::Counter:
-        made = std::make_unique<Series>(std::in_place_type<Counter>);
+        present = std::make_shared<Series>(std::in_place_type<Counter>);
         break;
       case prometheus::MetricType::Gauge:
-        made = std::make_unique<Series>(std::in_place_type<Gauge>);
+        present = std::make_shared<Series>(std::in_place_type<Gauge>);
         break;
       default:
-        made = std::make_unique<Series>(std::in_place_type<Histogram>, bounds);
+        present = std::make_shared<Series>(std::in_place_type<Histogram>, bounds);
         break;
     }
-    found = series.emplace(*key, std::move(made)).first;
+    slot.held = present;
   }
-  return *found->second;
+  if (keep) slot.kept = present;
+  return present;
 }
 
-prometheus::MetricFamily FamilyState::collect() {
-  prometheus::MetricFamily out{name, help, type, {}};
+std::vector<prometheus::MetricFamily> FamilyState::collect() {
+  std::vector<prometheus::MetricFamily> out;
+  out.push_back({name, help, type, {}});
   std::map<LabelValues, prometheus::ClientMetric> metrics;
   {
     const std::lock_guard lock(mutex);
-    for (const auto& [values, one] : series) {
+    for (const auto& [second, text] : aliases) out.push_back({second, text, type, {}});
+    for (const auto& [values, slot] : series) {
+      const auto one = slot.get();
+      if (one == nullptr) continue;
+      if (const auto* gauge = std::get_if<Gauge>(one.get())) {
+        if (const double value = gauge->value(); !std::isnan(value)) metrics[values].gauge.value = value;
+        continue;
+      }
       prometheus::ClientMetric& metric = metrics[values];
       if (const auto* counter = std::get_if<Counter>(one.get())) {
         metric.counter.value = static_cast<double>(counter->value());
-      } else if (const auto* gauge = std::get_if<Gauge>(one.get())) {
-        metric.gauge.value = gauge->value();
       } else {
-        const auto& histogram = std::get<Histogram>(*one);
-        std::uint64_t below = 0;
-        for (std::size_t i = 0; i <= histogram.bounds().size(); ++i) {
-          below += histogram.in_bucket(i);
-          const bool last = i == histogram.bounds().size();
-          metric.histogram.bucket.push_back(
-              {below, last ? std::numeric_limits<double>::infinity() : histogram.bounds()[i]});
-        }
-        metric.histogram.sample_count = below;
-        metric.histogram.sample_sum = histogram.sum();
+        put(std::get<Histogram>(*one), metric);
       }
     }
   }
   {
     const std::lock_guard lock(callbacks_mutex);
     for (const auto& slot : callbacks) {
+      if (slot->histogram != nullptr) {
+        put(*slot->histogram, metrics[slot->values]);
+        continue;
+      }
       const double value = slot->read();
+      if (std::isnan(value)) continue;
       prometheus::ClientMetric& metric = metrics[slot->values];
       (type == prometheus::MetricType::Counter ? metric.counter.value : metric.gauge.value) = value;
     }
   }
   for (auto& [values, metric] : metrics) {
     for (std::size_t i = 0; i < labels.size(); ++i) metric.label.push_back({labels[i], printable(values[i])});
-    out.metric.push_back(std::move(metric));
+    for (auto& family : out) family.metric.push_back(metric);
   }
+  std::erase_if(out, [](const auto& family) { return family.metric.empty(); });
   return out;
 }
 
@@ -181,14 +193,36 @@ void MetricCallback::reset() noexcept {
 
 template <class T>
 T& MetricFamily<T>::with(const LabelValues& values) const {
-  return std::get<T>(state_->find(values));
+  return std::get<T>(*state_->find(values, true));
+}
+
+template <class T>
+std::shared_ptr<T> MetricFamily<T>::held(const LabelValues& values) const {
+  auto series = state_->find(values, false);
+  T* const value = &std::get<T>(*series);
+  return {std::move(series), value};
 }
 
 template <class T>
 MetricCallback MetricFamily<T>::callback(LabelValues values, std::function<double()> read) const {
   state_->check(values);
   if constexpr (std::is_same_v<T, Histogram>) detail::misuse(state_->name, "a histogram cannot be a callback");
-  auto slot = std::make_shared<detail::CallbackSlot>(std::move(values), std::move(read));
+  auto slot = std::make_shared<detail::CallbackSlot>(std::move(values), std::move(read), nullptr);
+  const std::lock_guard lock(state_->callbacks_mutex);
+  state_->callbacks.push_back(slot);
+  return MetricCallback(state_, std::move(slot));
+}
+
+template <class T>
+MetricCallback MetricFamily<T>::show(LabelValues values, const T& kept) const {
+  state_->check(values);
+  auto slot = std::make_shared<detail::CallbackSlot>();
+  slot->values = std::move(values);
+  if constexpr (std::is_same_v<T, Histogram>) {
+    slot->histogram = &kept;
+  } else {
+    slot->read = [&kept] { return static_cast<double>(kept.value()); };
+  }
   const std::lock_guard lock(state_->callbacks_mutex);
   state_->callbacks.push_back(slot);
   return MetricCallback(state_, std::move(slot));
@@ -250,8 +284,13 @@ MetricFamily<Histogram> Metrics::histogram(std::string name, std::string help, s
                                                 std::move(labels), std::move(bounds), max_series));
 }
 
-std::vector<double> Metrics::seconds() {
-  return {0.0001, 0.00025, 0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30};
+void Metrics::alias(const std::string& name, std::string second_name, std::string help) {
+  const std::lock_guard lock(impl_->mutex);
+  const auto found = impl_->families.find(name);
+  if (found == impl_->families.end()) detail::misuse(name, "is not declared");
+  if (!prometheus::CheckMetricName(second_name)) detail::misuse(second_name, "not a legal name");
+  const std::lock_guard family_lock(found->second->mutex);
+  found->second->aliases.insert_or_assign(std::move(second_name), std::move(help));
 }
 
 std::vector<double> Metrics::bytes() {
@@ -267,8 +306,8 @@ std::string Metrics::expose() const {
     for (const auto& [name, family] : impl_->families) families.push_back(family);
   }
   std::vector<prometheus::MetricFamily> collected;
-  collected.reserve(families.size());
-  for (const auto& family : families) collected.push_back(family->collect());
+  for (const auto& family : families) std::ranges::move(family->collect(), std::back_inserter(collected));
+  std::ranges::sort(collected, {}, &prometheus::MetricFamily::name);
   std::ostringstream out;
   prometheus::TextSerializer().Serialize(out, collected);
   return std::move(out).str();

@@ -8,8 +8,6 @@
 // thread-safe.
 #pragma once
 
-#include <atomic>
-#include <chrono>
 #include <cstddef>
 #include <cstdint>
 #include <functional>
@@ -17,43 +15,9 @@
 #include <string>
 #include <vector>
 
+#include "base/measures.h"
+
 namespace prism {
-
-// Only grows.
-class Counter {
- public:
-  void add(std::uint64_t n = 1) noexcept { value_.fetch_add(n, std::memory_order_relaxed); }
-  std::uint64_t value() const noexcept { return value_.load(std::memory_order_relaxed); }
-
- private:
-  std::atomic<std::uint64_t> value_{0};
-};
-
-class Gauge {
- public:
-  void set(double v) noexcept { value_.store(v, std::memory_order_relaxed); }
-  void add(double v) noexcept { value_.fetch_add(v, std::memory_order_relaxed); }  // negative: subtracts
-  double value() const noexcept { return value_.load(std::memory_order_relaxed); }
-
- private:
-  std::atomic<double> value_{0};
-};
-
-class Histogram {
- public:
-  explicit Histogram(const std::vector<double>& bounds);  // upper bounds, inclusive, ascending; one above all is added
-  void observe(double v) noexcept;
-  void observe(std::chrono::steady_clock::duration d) noexcept { observe(std::chrono::duration<double>(d).count()); }
-  std::uint64_t count() const noexcept;
-  double sum() const noexcept { return sum_.load(std::memory_order_relaxed); }
-  const std::vector<double>& bounds() const noexcept { return bounds_; }
-  std::uint64_t in_bucket(std::size_t i) const noexcept { return buckets_[i].load(std::memory_order_relaxed); }
-
- private:
-  const std::vector<double> bounds_;
-  std::vector<std::atomic<std::uint64_t>> buckets_;
-  std::atomic<double> sum_{0};
-};
 
 using LabelValues = std::vector<std::string>;
 
@@ -95,10 +59,14 @@ class MetricFamily {
   // One value for each label, in the order of declaration. Takes a lock: resolve once and keep the reference. When the
   // family has its most series already, further ones share the one whose label values are "_other".
   T& with(const LabelValues& values = {}) const;
+  // The same for a series that is shown only as long as somebody holds it; two that ask for the same one share it.
+  std::shared_ptr<T> held(const LabelValues& values) const;
   // Counters and gauges: the series' value is what `read` gives when asked; called on the exposing thread, must not
   // block nor touch the Metrics. Of several with the same label values the youngest counts, also before a series made
   // by with().
   [[nodiscard]] MetricCallback callback(LabelValues values, std::function<double()> read) const;
+  // Shows one that somebody else keeps, and that lives longer than what this returns.
+  [[nodiscard]] MetricCallback show(LabelValues values, const T& kept) const;
 
  private:
   friend class Metrics;
@@ -125,8 +93,12 @@ class Metrics {
   MetricFamily<Histogram> histogram(std::string name, std::string help, std::vector<std::string> labels = {},
                                     std::vector<double> bounds = seconds(), std::size_t max_series = kMaxSeries);
 
-  static std::vector<double> seconds();  // 100 us to 30 s, for durations
-  static std::vector<double> bytes();    // 256 B to 4 GiB, for sizes
+  // Shows a declared family under a second name too: the same measurements, the same labels. Does nothing the second
+  // time.
+  void alias(const std::string& name, std::string second_name, std::string help);
+
+  static std::vector<double> seconds() { return Histogram::seconds(); }
+  static std::vector<double> bytes();  // 256 B to 4 GiB, for sizes
 
   // Text exposition format 0.0.4: "text/plain; version=0.0.4". Families in order of their names.
   std::string expose() const;
