@@ -3,6 +3,8 @@
 #include <string_view>
 #include <utility>
 
+#include "base/text.h"
+
 namespace prism::api {
 namespace {
 
@@ -43,7 +45,7 @@ Result<RequestContext> request_context(const grpc::CallbackServerContext& server
     } else if (!of_session.empty() && of_session != out.bound) {
       return fail(Code::invalid_argument, "NAMESPACE_MISMATCH",
                   "the session is bound to namespace '" + of_session + "', but the header prism-namespace says '" +
-                      out.bound + "'",
+                      shown(out.bound) + "'",
                   "leave the header out, or open a session for that namespace");
     }
     state.session = session;

@@ -4,6 +4,7 @@
 #include "base/bytes.h"
 #include "base/crc32c.h"
 #include "base/ids.h"
+#include "base/text.h"
 
 namespace prism {
 namespace {
@@ -64,6 +65,28 @@ TEST(Bytes, SliceKeepsTheOwnerAlive) {
   }
   EXPECT_EQ(part, "tail");
   EXPECT_EQ(part.slice(99).size(), 0U);
+}
+
+TEST(Text, ShowsWhateverAClientHasSent) {
+  EXPECT_EQ(shown("orders"), "orders");
+  EXPECT_EQ(shown(std::string(kShownBytes, 'x')), std::string(kShownBytes, 'x'));
+  EXPECT_EQ(shown(std::string(8000, 'x')), std::string(kShownBytes, 'x') + "...");
+  EXPECT_EQ(shown(std::string(59, 'x') + "\xC3\xA4"), std::string(59, 'x') + "...");  // no half of a character
+  EXPECT_EQ(shown("a\nb\x7F\xFF\xE2\x82"), "a?b????");
+  EXPECT_EQ(shown("gr\xC3\xBC\xC3\x9F"), "gr\xC3\xBC\xC3\x9F");
+}
+
+TEST(Text, KnowsUtf8) {
+  for (const std::string_view good :
+       {"a", "\xC2\x80", "\xE0\xA0\x80", "\xED\x9F\xBF", "\xEF\xBF\xBD", "\xF0\x90\x80\x80", "\xF4\x8F\xBF\xBF"}) {
+    EXPECT_EQ(utf8_sequence(good), good.size());
+    EXPECT_EQ(utf8_sequence(std::string(good) + "x"), good.size());
+    EXPECT_EQ(utf8_sequence(good.substr(0, good.size() - 1)), 0U);
+  }
+  for (const std::string_view bad : {"\x80", "\xC0\x80", "\xC1\xBF", "\xE0\x9F\xBF", "\xED\xA0\x80", "\xF0\x8F\xBF\xBF",
+                                     "\xF4\x90\x80\x80", "\xF5\x80\x80\x80", "\xFF"}) {
+    EXPECT_EQ(utf8_sequence(bad), 0U);
+  }
 }
 
 }  // namespace

@@ -6,6 +6,7 @@
 #include <ranges>
 #include <shared_mutex>
 
+#include "base/text.h"
 #include "patterns/log_ports.h"
 #include "telemetry/log.h"
 
@@ -355,18 +356,17 @@ Result<Target> Registry::resolve(std::string_view bound, std::string_view name) 
 }
 
 Result<Target> Registry::find_target(std::string_view bound, std::string_view name) const {
-  constexpr std::size_t kShown = 100;  // of a name, in an error
-  const auto missing = [&](std::string_view what) {
-    what = what.substr(0, kShown);
+  const auto missing = [&](std::string_view asked) {
+    const std::string what = shown(asked);
     std::string known;
     for (const auto& [ns, unused] : namespaces_) known += (known.empty() ? "" : ", ") + ns;
     return fail(Error{Code::not_found,
                       "NAMESPACE_NOT_FOUND",
-                      "there is no namespace \"" + std::string(what) + "\"",
+                      "there is no namespace \"" + what + "\"",
                       known.empty() ? "the configuration has no namespaces" : "the namespaces are: " + known,
                       Retry::never,
                       {},
-                      {{"namespace", std::string(what)}}});
+                      {{"namespace", what}}});
   };
   if (!bound.empty()) {
     auto ns = find(bound);
@@ -388,7 +388,7 @@ Result<Target> Registry::find_target(std::string_view bound, std::string_view na
   std::string names;
   for (const auto& ns : serving) names += (names.empty() ? "" : ", ") + ns->name();
   return fail(Code::invalid_argument, "TOPIC_AMBIGUOUS",
-              "topic \"" + std::string(name) + "\" is served by several namespaces: " + names,
+              "topic \"" + shown(name) + "\" is served by several namespaces: " + names,
               "bind the client to one of them (request header prism-namespace)");
 }
 

@@ -3,6 +3,7 @@
 #include <algorithm>
 #include <nlohmann/json.hpp>
 
+#include "base/text.h"
 namespace prism {
 namespace {
 
@@ -165,7 +166,8 @@ class LogSubscriber final : public Subscriber {
       for (const auto& name : declared_) names += (names.empty() ? "" : ", ") + name;
       co_return fail(
           Code::failed_precondition, "GROUP_NOT_DECLARED",
-          "the namespace declares its consumer groups, and \"" + spec.group + "\" is not one of them (" + names + ")",
+          "the namespace declares its consumer groups, and \"" + shown(spec.group) + "\" is not one of them (" + names +
+              ")",
           "add it under pub_sub.consumer_groups: payloads are kept until every declared group has acknowledged them");
     }
     PRISM_CO_CHECK(co_await topics_->ensure(context, spec.topic));
@@ -212,8 +214,8 @@ std::size_t record_bytes(const Message& message, std::size_t body) {
 std::optional<Error> FailedKeys::check(const std::string& key) const {
   if (key.empty() || !keys_.contains(key)) return std::nullopt;
   return Error{Code::aborted,
-               "EARLIER_OF_KEY_FAILED",
-               "an earlier message of ordering key \"" + key + "\" in this batch failed",
+               "EARLIER_MESSAGE_FAILED",
+               "an earlier message of ordering key \"" + shown(key) + "\" in this batch failed",
                "publish from the failed one on again, in order",
                Retry::safe,
                {},

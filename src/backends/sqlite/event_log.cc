@@ -5,6 +5,7 @@
 
 #include "backends/sqlite/group_consumer.h"
 #include "backends/sqlite/log_state.h"
+#include "base/text.h"
 #include "runtime/scope.h"
 
 namespace prism::sqlite {
@@ -27,7 +28,7 @@ constexpr std::size_t kMaxRecordsPerRead = 10000;
 Error topic_not_found(const std::string& name) {
   return Error{Code::not_found,
                "TOPIC_NOT_FOUND",
-               "there is no topic \"" + name + "\"",
+               "there is no topic \"" + shown(name) + "\"",
                "create it, or check its name",
                Retry::never,
                {},
@@ -377,8 +378,8 @@ class SqliteEventLog final : public EventLog {
         continue;
       }
       if (!failed_keys.empty() && failed_keys.contains(record.key)) {
-        results[i] = fail(Code::aborted, "EARLIER_OF_KEY_FAILED",
-                          "an earlier record of key \"" + record.key + "\" in this batch failed",
+        results[i] = fail(Code::aborted, "EARLIER_MESSAGE_FAILED",
+                          "an earlier record of key \"" + shown(record.key) + "\" in this batch failed",
                           "append from the failed one on again, in order", Retry::safe);
         continue;
       }
