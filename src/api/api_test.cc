@@ -13,6 +13,7 @@
 #include "api/fakes_for_test.h"
 #include "api/messages.h"
 #include "api/messaging.h"
+#include "api/methods.h"
 #include "api/server.h"
 #include "base/crc32c.h"
 #include "prism/common/v1/rpc_status.pb.h"
@@ -217,7 +218,7 @@ TEST_F(ApiTest, MethodsThatAreNotBuiltSaySo) {
   EXPECT_EQ(reason_of(queue->Pull(&pulling, {}, &pulled)), "METHOD_NOT_AVAILABLE");
 }
 
-// Calls a method by its path with an empty request.
+// Calls a method by its path with a request of these bytes, and ends the client's side.
 std::pair<grpc::Status, std::string> call(const std::shared_ptr<grpc::Channel>& channel, const std::string& method,
                                           const std::string& request = {}) {
   grpc::GenericStub stub(channel);
@@ -246,6 +247,89 @@ TEST_F(ApiTest, HealthAndUnknownMethods) {
             grpc::StatusCode::NOT_FOUND);
   EXPECT_EQ(call(channel, "/grpc.health.v1.Health/Check", "\x0a\x1dprism.pubsub.v1.PubSubService").second, "\x08\x01");
   EXPECT_EQ(reason_of(call(channel, "/no.such.Service/Method").first), "METHOD_UNKNOWN");
+}
+
+// What gRPC takes for the end of a stream (and answered UNIMPLEMENTED without a word where there is no stream) is an
+// error of the client, with a reason.
+// proves: F-09
+TEST_F(ApiTest, BytesThatAreNoMessageAreRefused) {
+  const std::string garbage = "\xff\xff\xff";
+  const std::string not_utf8 = "\x0a\x02\xff\xfe";                         // field 1, a text
+  const std::string nested_not_utf8 = std::string("\x0a\x04") + not_utf8;  // field 1, a message with such a text
+  for (const std::string_view service : {kPubSubService, kQueueService}) {
+    for (const char* method :
+         {"Publish", "PublishBatch", "PublishStream", "PublishPayload", "Subscribe", "SubscribeStream"}) {
+      const std::string path = "/" + std::string(service) + "/" + method;
+      const bool nested = std::string_view(method) != "Publish" && std::string_view(method) != "Subscribe";
+      for (const std::string& bytes : {garbage, nested ? nested_not_utf8 : not_utf8}) {
+        const auto status = call(channel, path, bytes).first;
+        EXPECT_EQ(status.error_code(), grpc::StatusCode::INVALID_ARGUMENT) << path;
+        EXPECT_EQ(reason_of(status), "REQUEST_MALFORMED") << path;
+      }
+    }
+  }
+  EXPECT_EQ(reason_of(call(channel, "/prism.session.v1.SessionService/Open", not_utf8).first), "REQUEST_MALFORMED");
+  EXPECT_EQ(log.count(), 0U);
+}
+
+// A later frame: what came before it has its results.
+TEST_F(ApiTest, AMalformedFrameEndsItsStream) {
+  using Raw = grpc::ByteBuffer;
+  const auto encode = [](const google::protobuf::MessageLite& message) {
+    grpc::Slice slice(message.SerializeAsString());
+    return Raw(&slice, 1);
+  };
+  grpc::Slice garbage("\xff\xff\xff");
+  const Raw bad(&garbage, 1);
+  {
+    const grpc::internal::RpcMethod method("/prism.pubsub.v1.PubSubService/PublishStream",
+                                           grpc::internal::RpcMethod::BIDI_STREAMING);
+    grpc::ClientContext context;
+    const std::unique_ptr<grpc::ClientReaderWriter<Raw, Raw>> stream(
+        grpc::internal::ClientReaderWriterFactory<Raw, Raw>::Create(channel.get(), method, &context));
+    pubsub::v1::PublishStreamRequest frame;
+    *frame.add_messages() = message("x");
+    stream->Write(encode(frame));
+    stream->Write(bad);
+    Raw answer;
+    EXPECT_TRUE(stream->Read(&answer));
+    EXPECT_FALSE(stream->Read(&answer));
+    EXPECT_EQ(reason_of(stream->Finish()), "REQUEST_MALFORMED");
+    EXPECT_EQ(log.count(), 1U);
+  }
+  {
+    const grpc::internal::RpcMethod method("/prism.pubsub.v1.PubSubService/PublishPayload",
+                                           grpc::internal::RpcMethod::CLIENT_STREAMING);
+    grpc::ClientContext context;
+    PublishResponse response;
+    const std::unique_ptr<grpc::ClientWriter<Raw>> stream(
+        grpc::internal::ClientWriterFactory<Raw>::Create(channel.get(), method, &context, &response));
+    PublishPayloadRequest frame;
+    frame.mutable_header()->set_topic("orders");
+    stream->Write(encode(frame));
+    frame.set_chunk("x");
+    stream->Write(encode(frame));
+    stream->Write(bad);
+    stream->WritesDone();
+    EXPECT_EQ(reason_of(stream->Finish()), "REQUEST_MALFORMED");
+    EXPECT_EQ(log.count(), 1U);
+  }
+  {
+    const grpc::internal::RpcMethod method("/prism.pubsub.v1.PubSubService/SubscribeStream",
+                                           grpc::internal::RpcMethod::BIDI_STREAMING);
+    grpc::ClientContext context;
+    const std::unique_ptr<grpc::ClientReaderWriter<Raw, Raw>> stream(
+        grpc::internal::ClientReaderWriterFactory<Raw, Raw>::Create(channel.get(), method, &context));
+    SubscribeStreamRequest frame;
+    frame.mutable_open()->set_topic("orders");
+    stream->Write(encode(frame));
+    Raw answer;
+    EXPECT_TRUE(stream->Read(&answer));
+    stream->Write(bad);
+    while (stream->Read(&answer)) {
+    }
+    EXPECT_EQ(reason_of(stream->Finish()), "REQUEST_MALFORMED");
+  }
 }
 
 TEST_F(ApiTest, ASecondServerOnThePortIsRefused) {
@@ -618,12 +702,16 @@ TEST_F(ApiTest, CreditBoundsWhatIsOut) {
   s.stream->Write(frame);
   s.read_events(16);
   EXPECT_EQ(log.delivered(), 16U);
+  frame.mutable_credit()->set_messages(1'000'000);  // more than there may be is as much as there may be
+  frame.mutable_credit()->set_bytes(std::numeric_limits<std::uint64_t>::max());
+  s.stream->Write(frame);
+  s.read_events(50);
   EXPECT_TRUE(s.finish().ok());
   // By bytes: one event is always allowed.
   Subscriber bytes(*pubsub);
   ASSERT_TRUE(bytes.open("orders", 0, 1, "by-bytes"));
   bytes.read_events(1);
-  EXPECT_EQ(log.delivered(), 17U);
+  EXPECT_EQ(log.delivered(), 51U);
   EXPECT_TRUE(bytes.finish().ok());
 }
 
@@ -669,9 +757,39 @@ TEST_F(ApiTest, SubscribersMustKeepTheProtocol) {
               f.mutable_open()->mutable_start()->set_position("?");
             }),
             "POSITION_INVALID");
+  EXPECT_EQ(first([](auto& f) {
+              f.mutable_open()->set_topic("orders");
+              f.mutable_open()->mutable_start()->set_edge(static_cast<pubsub::v1::Start::Edge>(17));
+            }),
+            "START_INVALID");
+  EXPECT_EQ(first([](auto& f) {
+              f.mutable_open()->set_topic("orders");
+              f.mutable_open()->set_group(std::string(kMaxNameBytes + 1, 'g'));
+            }),
+            "NAME_TOO_LONG");
+  EXPECT_EQ(first([](auto& f) {
+              f.mutable_open()->set_topic("orders");
+              f.mutable_open()->mutable_ack_deadline()->set_seconds(10);
+              f.mutable_open()->mutable_ack_deadline()->set_nanos(-1);
+            }),
+            "DURATION_INVALID");
+  EXPECT_EQ(first([](auto&) {}), "FRAME_OUT_OF_ORDER");
   EXPECT_EQ(second([](auto& f) { f.mutable_open(); }), "FRAME_OUT_OF_ORDER");
   EXPECT_EQ(second([](auto&) {}), "FRAME_OUT_OF_ORDER");
   EXPECT_EQ(second([](auto& f) { f.mutable_ack(); }), "EMPTY_BATCH");
+  EXPECT_EQ(second([](auto& f) { f.mutable_nack(); }), "EMPTY_BATCH");
+  EXPECT_EQ(second([](auto& f) { f.mutable_extend(); }), "EMPTY_BATCH");
+  EXPECT_EQ(second([](auto& f) {
+              for (std::size_t i = 0; i <= kMaxBatch; ++i) f.mutable_ack()->add_ack_tokens("x");
+            }),
+            "BATCH_TOO_LARGE");
+  EXPECT_EQ(second([](auto& f) { f.mutable_nack()->add_entries()->set_reason(std::string(1025, 'r')); }),
+            "REASON_TOO_LONG");
+  EXPECT_EQ(second([](auto& f) {
+              f.mutable_extend()->add_ack_tokens("x");
+              f.mutable_extend()->mutable_by()->set_nanos(2'000'000'000);
+            }),
+            "DURATION_INVALID");
   EXPECT_EQ(second([](auto& f) { f.mutable_reject()->add_entries(); }), "METHOD_NOT_AVAILABLE");
   EXPECT_EQ(second([](auto& f) { f.mutable_nack()->add_entries()->mutable_delay()->set_seconds(100'000); }),
             "DURATION_INVALID");

@@ -109,6 +109,16 @@ Error field_not_available(std::string_view field) {
           {{"field", std::string(field)}}};
 }
 
+Error request_malformed(std::string_view message) {
+  return {Code::invalid_argument,
+          "REQUEST_MALFORMED",
+          "what came is no valid " + std::string(message),
+          "make the client from the server's proto files; texts must be UTF-8",
+          Retry::never,
+          {},
+          {}};
+}
+
 Error shutting_down() {
   return {Code::unavailable,
           "SHUTTING_DOWN",

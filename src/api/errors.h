@@ -18,6 +18,8 @@ void to_proto(const Error& error, common::v1::Error* out);
 // What a method, or a field, answers that the contract has and this version does not.
 Error method_not_available(std::string_view method);
 Error field_not_available(std::string_view field);
+// The bytes of a request, or of a frame, are no such message.
+Error request_malformed(std::string_view message);
 // What a stream ends with, and a call is refused with, while the server goes down.
 Error shutting_down();
 

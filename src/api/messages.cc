@@ -6,6 +6,7 @@
 
 #include "api/errors.h"
 #include "base/ids.h"
+#include "base/text.h"
 #include "prism/queue/v1/queue.pb.h"
 
 namespace prism::api {
@@ -46,7 +47,7 @@ Result<Message> common_parts(Request& request, std::string topic, const std::sha
     if (name.empty()) return fail(invalid("METADATA_INVALID", "a metadata key is empty", "metadata"));
     if (reserved(name)) {
       return fail(invalid("METADATA_RESERVED",
-                          "the metadata key '" + name + "' begins with 'prism-', which is reserved", "metadata",
+                          "the metadata key '" + shown(name) + "' begins with 'prism-', which is reserved", "metadata",
                           "choose another name"));
     }
     bytes += name.size() + value.size();
@@ -72,36 +73,16 @@ Result<Message> common_parts(Request& request, std::string topic, const std::sha
   return out;
 }
 
-bool continues(unsigned char c) { return (c & 0xC0) == 0x80; }
-
-// proto3 strings must be UTF-8 (RFC 3629), but a header that another program wrote need not be: each byte that belongs
-// to no sequence becomes U+FFFD.
+// proto3 strings must be UTF-8, but a header that another program wrote need not be: each byte that belongs to no
+// sequence becomes U+FFFD.
 std::string utf8(std::string_view text) {
   if (std::ranges::all_of(text, [](char c) { return static_cast<unsigned char>(c) < 0x80; })) return std::string(text);
   std::string out;
   out.reserve(text.size());
-  for (std::size_t i = 0; i < text.size();) {
-    const auto at = [&](std::size_t k) { return i + k < text.size() ? static_cast<unsigned char>(text[i + k]) : 0U; };
-    const unsigned c = at(0);
-    std::size_t n = 0;
-    if (c < 0x80) {
-      n = 1;
-    } else if (c >= 0xC2 && c <= 0xDF && continues(at(1))) {
-      n = 2;
-    } else if (c >= 0xE0 && c <= 0xEF && continues(at(1)) && continues(at(2)) && (c != 0xE0 || at(1) >= 0xA0) &&
-               (c != 0xED || at(1) < 0xA0)) {
-      n = 3;
-    } else if (c >= 0xF0 && c <= 0xF4 && continues(at(1)) && continues(at(2)) && continues(at(3)) &&
-               (c != 0xF0 || at(1) >= 0x90) && (c != 0xF4 || at(1) < 0x90)) {
-      n = 4;
-    }
-    if (n == 0) {
-      out += "\xEF\xBF\xBD";
-      ++i;
-    } else {
-      out.append(text.substr(i, n));
-      i += n;
-    }
+  while (!text.empty()) {
+    const std::size_t n = utf8_sequence(text);
+    out += n == 0 ? std::string_view("\xEF\xBF\xBD") : text.substr(0, n);
+    text.remove_prefix(std::max<std::size_t>(n, 1));
   }
   return out;
 }
@@ -174,6 +155,10 @@ Result<Start> to_start(const pubsub::v1::Start& start) {
   switch (start.at_case()) {
     case pubsub::v1::Start::kEdge:
       if (start.edge() == pubsub::v1::Start::EDGE_LATEST) return Start{Latest{}};
+      if (!pubsub::v1::Start::Edge_IsValid(start.edge())) {
+        return fail(invalid("START_INVALID", "there is no edge " + std::to_string(start.edge()), "start.edge",
+                            "EDGE_EARLIEST or EDGE_LATEST"));
+      }
       return Start{};
     case pubsub::v1::Start::kPosition: {
       PRISM_TRY(auto position, parse_position(start.position()));
@@ -200,7 +185,10 @@ Result<Clock::duration> to_duration(const google::protobuf::Duration* duration, 
   constexpr std::int64_t day = 86'400;  // keeps the product below from overflowing; every range here is shorter
   const std::int64_t seconds = std::clamp<std::int64_t>(duration->seconds(), -day, day);
   const Clock::duration out = std::chrono::nanoseconds(seconds * 1'000'000'000 + duration->nanos());
-  if (out < least || out > most) {
+  const bool well_formed =  // as google.protobuf.Duration says: both parts have one sign
+      std::abs(std::int64_t{duration->nanos()}) < 1'000'000'000 &&
+      !(duration->seconds() > 0 && duration->nanos() < 0) && !(duration->seconds() < 0 && duration->nanos() > 0);
+  if (!well_formed || out < least || out > most) {
     const auto text = [](Clock::duration d) {
       return std::to_string(std::chrono::duration_cast<std::chrono::seconds>(d).count()) + " s";
     };

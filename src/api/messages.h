@@ -33,7 +33,7 @@ Result<void> check_api(const Route& route, Family called);
 std::string position_text(const Position& position);
 Result<Position> parse_position(std::string_view text);
 
-// POSITION_INVALID, TIME_INVALID.
+// POSITION_INVALID, START_INVALID, TIME_INVALID.
 Result<Start> to_start(const pubsub::v1::Start& start);
 
 // A duration within its range, or the default where it is not set. DURATION_INVALID naming the field.

@@ -153,6 +153,7 @@ class StreamPublisher {
   }
 
   Result<void> take(const std::shared_ptr<Frame<PublishStreamRequest>>& frame) {
+    if (frame->malformed) return fail(request_malformed(frame->message->GetTypeName()));
     PRISM_CHECK(check_count(static_cast<std::size_t>(frame->message->messages_size()), "messages in the frame"));
     PublishSet set;
     for (auto& message : *frame->message->mutable_messages())
@@ -319,6 +320,7 @@ class UploadSource final : public ByteSource {
       auto frame = co_await upload_->call->finish_read();
       if (!frame) co_return broken(ended_early());
       auto& message = *frame->message;
+      if (frame->malformed) co_return broken(request_malformed(message.GetTypeName()));
       switch (message.frame_case()) {
         case PublishPayloadRequest::kChunk: {
           upload_->call->begin_read();
@@ -412,6 +414,7 @@ Task<grpc::Status> publish_payload(PublishPayloadCall* call, const Serving* serv
   if (!context) co_return to_status(context.error());
   auto first = co_await call->read();
   if (!first) co_return to_status(invalid("PAYLOAD_STREAM_INCOMPLETE", "the stream ended without a header"));
+  if (first->malformed) co_return to_status(request_malformed(first->message->GetTypeName()));
   if (!first->message->has_header()) {
     co_return to_status(invalid("FRAME_OUT_OF_ORDER", "the first frame must be a header",
                                 "send one header, then chunks, then one trailer"));

@@ -40,6 +40,14 @@ struct Frame {
     return options;
   }()};
   Message* message = google::protobuf::Arena::CreateMessage<Message>(&arena);
+  bool malformed = false;  // what came is no such message; `message` is then not to be used
+};
+
+// The request of a call that has only one.
+template <class Message>
+struct Request {
+  Message message;
+  bool malformed = false;  // as of a frame
 };
 
 template <class Reactor>
@@ -98,7 +106,7 @@ class ReadingCall : public Reactor {
   void begin_read() {
     if (released_.load(std::memory_order_acquire)) return read_done_.set();
     reading_ = std::make_shared<Frame<Request>>();
-    this->StartRead(reading_->message);
+    this->StartRead(reading_.get());
   }
   // Null: the client sent its last frame, or it went away.
   auto finish_read() noexcept {
@@ -175,10 +183,29 @@ class WritingCall : public Reactor {
 };
 
 template <class Request>
-using ClientStream = ReadingCall<Call<grpc::ServerReadReactor<Request>>, Request>;
+using ClientStream = ReadingCall<Call<grpc::ServerReadReactor<Frame<Request>>>, Request>;
 template <class Response>
 using ServerStream = WritingCall<Call<grpc::ServerWriteReactor<Response>>, Response>;
 template <class Request, class Response>
-using BidiStream = ReadingCall<WritingCall<Call<grpc::ServerBidiReactor<Request, Response>>, Response>, Request>;
+using BidiStream = ReadingCall<WritingCall<Call<grpc::ServerBidiReactor<Frame<Request>, Response>>, Response>, Request>;
 
 }  // namespace prism::api
+
+// Of bytes that are no message (or whose texts are not UTF-8) gRPC tells a stream only that no more comes, as if the
+// client had ended its side, and answers a unary call UNIMPLEMENTED. Here they arrive as `malformed`.
+template <class Message>
+class grpc::SerializationTraits<prism::api::Frame<Message>> {
+ public:
+  static Status Deserialize(ByteBuffer* buffer, prism::api::Frame<Message>* frame) {
+    frame->malformed = !SerializationTraits<Message>::Deserialize(buffer, frame->message).ok();
+    return Status::OK;
+  }
+};
+template <class Message>
+class grpc::SerializationTraits<prism::api::Request<Message>> {
+ public:
+  static Status Deserialize(ByteBuffer* buffer, prism::api::Request<Message>* request) {
+    request->malformed = !SerializationTraits<Message>::Deserialize(buffer, &request->message).ok();
+    return Status::OK;
+  }
+};

@@ -1,5 +1,6 @@
 #include "api/server.h"
 
+#include <google/protobuf/stubs/logging.h>
 #include <grpcpp/ext/proto_server_reflection_plugin.h>
 #include <grpcpp/health_check_service_interface.h>
 #include <grpcpp/resource_quota.h>
@@ -15,11 +16,19 @@
 #include "api/errors.h"
 #include "api/methods.h"
 #include "api/services.h"
+#include "telemetry/log.h"
 
 namespace prism::api {
 namespace {
 
 constexpr int kStreamWindowBytes = 4 << 20;
+
+// The library writes a line to the standard error for every text that is not UTF-8: a client must not be able to fill
+// the log. It is told what is wrong (REQUEST_MALFORMED).
+void keep_protobuf_quiet() {
+  google::protobuf::SetLogHandler([](google::protobuf::LogLevel /*level*/, const char* /*file*/, int /*line*/,
+                                     const std::string& message) { log::debug("protobuf", {{"error", message}}); });
+}
 
 // gRPC only says that it could not listen: ask the system why.
 Error why_not(const std::string& address) {
@@ -93,6 +102,7 @@ Result<std::unique_ptr<Server>> Server::start(ServerOptions options, const Route
   std::call_once(plugins, [] {
     grpc::EnableDefaultHealthCheckService(true);
     grpc::reflection::InitProtoReflectionServerBuilderPlugin();
+    keep_protobuf_quiet();
   });
   auto impl = std::make_unique<Impl>(std::move(options), router, sessions, metrics, runtime);
   grpc::ServerBuilder builder;

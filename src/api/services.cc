@@ -9,6 +9,7 @@
 
 #include "api/errors.h"
 #include "api/methods.h"
+#include "base/text.h"
 #include "prism/admin/v1/admin.pb.h"
 #include "prism/cache/v1/cache.pb.h"
 #include "prism/events/v1/events.pb.h"
@@ -25,72 +26,105 @@ namespace {
 
 // The request of a unary call belongs to the call, and the handler is the only one to see it: its strings are moved
 // out.
-template <class Request>
-Request* owned(const Request* request) {
-  return const_cast<Request*>(request);
+template <class Message>
+Message* owned(const Request<Message>* request) {
+  return const_cast<Message*>(&request->message);
 }
 
-template <class Base, class Event, Family kFamily>
-class MessagingService final : public Base {
- public:
-  explicit MessagingService(const Serving& serving) : serving_(serving) {}
+Task<grpc::Status> refuse(Error error) { co_return to_status(error); }
 
-  grpc::ServerUnaryReactor* Publish(grpc::CallbackServerContext* context, const pubsub::v1::PublishRequest* request,
-                                    pubsub::v1::PublishResponse* response) override {
-    return start<UnaryCall>(context, MessagingMethod::publish, [&](UnaryCall* call) {
-      return publish(call, &serving_, kFamily, owned(request), response);
-    });
+// A generated service whose methods, by their numbers in the contract, are served by handlers that return a
+// Task<grpc::Status>; the others remain as Base has them. Requests come through Request and Frame, so that malformed
+// ones are refused with a reason.
+template <class Base>
+class CheckedService : public Base {
+ protected:
+  explicit CheckedService(const Serving& serving) : serving_(serving) {}
+
+  template <class In, class Out, class Handler>
+  void unary(const Method& method, int number, Handler handler) {
+    this->MarkMethodCallback(
+        number, new grpc::internal::CallbackUnaryHandler<Request<In>, Out>(
+                    [this, &method, handler](grpc::CallbackServerContext* context, const Request<In>* in, Out* out) {
+                      return start<UnaryCall>(context, method, [&](UnaryCall* call) {
+                        return in->malformed ? refuse(request_malformed(In::descriptor()->full_name()))
+                                             : handler(call, owned(in), out);
+                      });
+                    }));
   }
-  grpc::ServerUnaryReactor* PublishBatch(grpc::CallbackServerContext* context,
-                                         const pubsub::v1::PublishBatchRequest* request,
-                                         pubsub::v1::PublishBatchResponse* response) override {
-    return start<UnaryCall>(context, MessagingMethod::publish_batch, [&](UnaryCall* call) {
-      return publish_batch(call, &serving_, kFamily, owned(request), response);
-    });
+  template <class In, class Out, class Handler>
+  void client_stream(const Method& method, int number, Handler handler) {
+    this->MarkMethodCallback(number, new grpc::internal::CallbackClientStreamingHandler<Frame<In>, Out>(
+                                         [this, &method, handler](grpc::CallbackServerContext* context, Out* out) {
+                                           return start<ClientStream<In>>(context, method, [&](ClientStream<In>* call) {
+                                             return handler(call, out);
+                                           });
+                                         }));
   }
-  grpc::ServerBidiReactor<pubsub::v1::PublishStreamRequest, pubsub::v1::PublishStreamResponse>* PublishStream(
-      grpc::CallbackServerContext* context) override {
-    return start<PublishStreamCall>(context, MessagingMethod::publish_stream,
-                                    [&](PublishStreamCall* call) { return publish_stream(call, &serving_, kFamily); });
+  template <class In, class Out, class Handler>
+  void server_stream(const Method& method, int number, Handler handler) {
+    this->MarkMethodCallback(number,
+                             new grpc::internal::CallbackServerStreamingHandler<Request<In>, Out>(
+                                 [this, &method, handler](grpc::CallbackServerContext* context, const Request<In>* in) {
+                                   return start<ServerStream<Out>>(context, method, [&](ServerStream<Out>* call) {
+                                     return in->malformed ? refuse(request_malformed(In::descriptor()->full_name()))
+                                                          : handler(call, &in->message);
+                                   });
+                                 }));
   }
-  grpc::ServerReadReactor<pubsub::v1::PublishPayloadRequest>* PublishPayload(
-      grpc::CallbackServerContext* context, pubsub::v1::PublishResponse* response) override {
-    return start<PublishPayloadCall>(context, MessagingMethod::publish_payload, [&](PublishPayloadCall* call) {
-      return publish_payload(call, &serving_, kFamily, response);
-    });
+  template <class In, class Out, class Handler>
+  void bidi_stream(const Method& method, int number, Handler handler) {
+    this->MarkMethodCallback(number, new grpc::internal::CallbackBidiHandler<Frame<In>, Out>(
+                                         [this, &method, handler](grpc::CallbackServerContext* context) {
+                                           return start<BidiStream<In, Out>>(context, method, handler);
+                                         }));
   }
-  grpc::ServerWriteReactor<Event>* Subscribe(grpc::CallbackServerContext* context,
-                                             const pubsub::v1::SubscribeRequest* request) override {
-    return start<ServerStream<Event>>(context, MessagingMethod::subscribe, [&](ServerStream<Event>* call) {
-      return subscribe<Event>(call, &serving_, kFamily, request);
-    });
-  }
-  grpc::ServerBidiReactor<pubsub::v1::SubscribeStreamRequest, pubsub::v1::SubscribeStreamResponse>* SubscribeStream(
-      grpc::CallbackServerContext* context) override {
-    return start<SubscribeStreamCall>(context, MessagingMethod::subscribe_stream, [&](SubscribeStreamCall* call) {
-      return subscribe_stream(call, &serving_, kFamily);
-    });
-  }
+
+  const Serving& serving_;
 
  private:
   template <class CallType, class Handler>
-  CallType* start(grpc::CallbackServerContext* context, MessagingMethod method, Handler handler) {
+  CallType* start(grpc::CallbackServerContext* context, const Method& method, Handler handler) {
     const StallDetector::Stretch stretch(serving_.calls.stalls);
-    auto* const call = new CallType(serving_.calls, *context, messaging_method(kFamily == Family::queue, method));
+    auto* const call = new CallType(serving_.calls, *context, method);
     call->start(handler(call));
     return call;
   }
-  const Serving& serving_;
 };
 
-using PubSub = MessagingService<pubsub::v1::PubSubService::CallbackService, pubsub::v1::Event, Family::pubsub>;
+template <class Base, class Event, Family kFamily>
+class MessagingService final : public CheckedService<Base> {
+  template <MessagingMethod kMethod>
+  static constexpr const Method& method() {
+    return messaging_method(kFamily == Family::queue, kMethod);
+  }
+
+ public:
+  explicit MessagingService(const Serving& serving) : CheckedService<Base>(serving) {
+    using M = MessagingMethod;
+    const Serving* const s = &serving;
+    this->template unary<pubsub::v1::PublishRequest, pubsub::v1::PublishResponse>(
+        method<M::publish>(), 0, [s](auto* call, auto* in, auto* out) { return publish(call, s, kFamily, in, out); });
+    this->template unary<pubsub::v1::PublishBatchRequest, pubsub::v1::PublishBatchResponse>(
+        method<M::publish_batch>(), 1,
+        [s](auto* call, auto* in, auto* out) { return publish_batch(call, s, kFamily, in, out); });
+    this->template bidi_stream<pubsub::v1::PublishStreamRequest, pubsub::v1::PublishStreamResponse>(
+        method<M::publish_stream>(), 2, [s](auto* call) { return publish_stream(call, s, kFamily); });
+    this->template client_stream<pubsub::v1::PublishPayloadRequest, pubsub::v1::PublishResponse>(
+        method<M::publish_payload>(), 3, [s](auto* call, auto* out) { return publish_payload(call, s, kFamily, out); });
+    this->template server_stream<pubsub::v1::SubscribeRequest, Event>(
+        method<M::subscribe>(), 4, [s](auto* call, auto* in) { return subscribe<Event>(call, s, kFamily, in); });
+    this->template bidi_stream<pubsub::v1::SubscribeStreamRequest, pubsub::v1::SubscribeStreamResponse>(
+        method<M::subscribe_stream>(), 5, [s](auto* call) { return subscribe_stream(call, s, kFamily); });
+  }
+};
+
+using PubSub = MessagingService<pubsub::v1::PubSubService::Service, pubsub::v1::Event, Family::pubsub>;
 
 // Pull and Settle go to NotAvailableService.
 using Q = queue::v1::QueueService;
-using QueueBase = Q::WithCallbackMethod_Publish<Q::WithCallbackMethod_PublishBatch<
-    Q::WithCallbackMethod_PublishStream<Q::WithCallbackMethod_PublishPayload<Q::WithCallbackMethod_Subscribe<
-        Q::WithCallbackMethod_SubscribeStream<Q::WithGenericMethod_Pull<Q::WithGenericMethod_Settle<Q::Service>>>>>>>>;
-using Queue = MessagingService<QueueBase, queue::v1::Message, Family::queue>;
+using Queue = MessagingService<Q::WithGenericMethod_Pull<Q::WithGenericMethod_Settle<Q::Service>>, queue::v1::Message,
+                               Family::queue>;
 
 void set_duration(google::protobuf::Duration* out, Clock::duration value) {
   out->set_seconds(std::chrono::duration_cast<std::chrono::seconds>(value).count());
@@ -157,35 +191,20 @@ Task<grpc::Status> describe(const Serving* serving, std::string id, session::v1:
   co_return grpc::Status::OK;
 }
 
-class SessionService final : public session::v1::SessionService::CallbackService {
+class SessionService final : public CheckedService<session::v1::SessionService::Service> {
  public:
-  explicit SessionService(const Serving& serving) : serving_(serving) {}
-
-  grpc::ServerUnaryReactor* Open(grpc::CallbackServerContext* context, const session::v1::OpenRequest* request,
-                                 session::v1::OpenResponse* response) override {
-    return start(context, 0, open(&serving_, owned(request), response));
+  explicit SessionService(const Serving& serving) : CheckedService(serving) {
+    namespace v1 = session::v1;
+    const Serving* const s = &serving;
+    unary<v1::OpenRequest, v1::OpenResponse>(session_method(0), 0,
+                                             [s](auto*, auto* in, auto* out) { return open(s, in, out); });
+    unary<v1::CloseRequest, v1::CloseResponse>(session_method(1), 1,
+                                               [s](auto*, auto* in, auto*) { return close(s, in->session_id()); });
+    unary<v1::RefreshRequest, v1::RefreshResponse>(
+        session_method(2), 2, [s](auto*, auto* in, auto* out) { return refresh(s, in->session_id(), out); });
+    unary<v1::DescribeRequest, v1::DescribeResponse>(
+        session_method(3), 3, [s](auto*, auto* in, auto* out) { return describe(s, in->session_id(), out); });
   }
-  grpc::ServerUnaryReactor* Close(grpc::CallbackServerContext* context, const session::v1::CloseRequest* request,
-                                  session::v1::CloseResponse* /*response*/) override {
-    return start(context, 1, close(&serving_, request->session_id()));
-  }
-  grpc::ServerUnaryReactor* Refresh(grpc::CallbackServerContext* context, const session::v1::RefreshRequest* request,
-                                    session::v1::RefreshResponse* response) override {
-    return start(context, 2, refresh(&serving_, request->session_id(), response));
-  }
-  grpc::ServerUnaryReactor* Describe(grpc::CallbackServerContext* context, const session::v1::DescribeRequest* request,
-                                     session::v1::DescribeResponse* response) override {
-    return start(context, 3, describe(&serving_, request->session_id(), response));
-  }
-
- private:
-  UnaryCall* start(grpc::CallbackServerContext* context, std::size_t method, Task<grpc::Status> body) {
-    const StallDetector::Stretch stretch(serving_.calls.stalls);
-    auto* const call = new UnaryCall(serving_.calls, *context, session_method(method));
-    call->start(std::move(body));
-    return call;
-  }
-  const Serving& serving_;
 };
 
 const google::protobuf::MethodDescriptor* find_method(std::string path) {
@@ -222,11 +241,11 @@ grpc::ServerGenericBidiReactor* NotAvailableService::CreateReactor(grpc::Generic
   if (method != nullptr) return new Reactor(to_status(method_not_available(method->full_name())));
   return new Reactor(to_status({Code::unimplemented,
                                 "METHOD_UNKNOWN",
-                                "there is no method " + context->method(),
+                                "there is no method " + shown(context->method()),
                                 "the services of this server can be listed by gRPC reflection",
                                 Retry::never,
                                 {},
-                                {{"method", context->method()}}}));
+                                {{"method", shown(context->method())}}}));
 }
 
 }  // namespace prism::api

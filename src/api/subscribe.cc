@@ -258,7 +258,7 @@ class Credit {
   void raise(std::size_t messages, std::size_t bytes) {
     const std::lock_guard lock(mutex_);
     max_messages_ = std::min(max_messages_ + messages, kMostMessages);
-    max_bytes_ = std::min(max_bytes_ + bytes, kMostBytes);
+    max_bytes_ = std::min(max_bytes_ + std::min(bytes, kMostBytes), kMostBytes);
   }
   bool nothing_out() {
     const std::lock_guard lock(mutex_);
@@ -347,6 +347,7 @@ class StreamSubscriber {
       co_return fail(serving_->calls.draining.stop_requested()
                          ? shutting_down()
                          : invalid("FRAME_OUT_OF_ORDER", "the stream ended without an `open` frame"));
+    if (frame->malformed) co_return fail(request_malformed(frame->message->GetTypeName()));
     if (!frame->message->has_open()) co_return fail(invalid("FRAME_OUT_OF_ORDER", "the first frame must be `open`"));
     const auto& open = frame->message->open();
     PRISM_CO_TRY(route_, serving_->router.resolve(request_.bound, open.topic()));
@@ -394,7 +395,7 @@ class StreamSubscriber {
   // --- reader ---
   Task<bool> read_stage() {
     while (auto frame = co_await call_->read()) {
-      auto settles = take(*frame->message);
+      auto settles = take(*frame);
       if (!settles) {
         end(std::move(settles).error());
         break;
@@ -425,7 +426,9 @@ class StreamSubscriber {
   }
 
   // The settles that a frame asks for.
-  Result<Batch<Settle>> take(SubscribeStreamRequest& frame) {
+  Result<Batch<Settle>> take(Frame<SubscribeStreamRequest>& read) {
+    if (read.malformed) return fail(request_malformed(read.message->GetTypeName()));
+    SubscribeStreamRequest& frame = *read.message;
     Batch<Settle> out;
     const auto check = [](int n) -> Result<void> {
       if (n == 0) return fail(invalid("EMPTY_BATCH", "the frame has no tokens"));
@@ -539,6 +542,8 @@ class StreamSubscriber {
         return Settled1::STATUS_STALE;
       case Settled::unknown:
         return Settled1::STATUS_UNKNOWN;
+      case Settled::invalid:
+        return Settled1::STATUS_INVALID;
     }
     return Settled1::STATUS_UNKNOWN;
   }

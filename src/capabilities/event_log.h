@@ -97,6 +97,7 @@ enum class Settled : std::uint8_t {
   ok,       // an ack survives a crash
   stale,    // the token is of an earlier delivery: nothing was changed
   unknown,  // it may or may not have been kept
+  invalid,  // the consumer has never given this token: nothing was changed
 };
 
 struct GroupFloor {

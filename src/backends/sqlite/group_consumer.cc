@@ -307,8 +307,12 @@ class Consumer::SyncOp final : public WriteOp {
       row.epoch = static_cast<std::uint64_t>(select.integer(2));
       row.mine = owner == c_->member_;
       row.free = owner.empty() || std::find(members.begin(), members.end(), owner) == members.end();
-      PRISM_TRY(row.progress, Progress::decode(static_cast<std::uint64_t>(select.integer(3)), select.blob(4),
-                                               static_cast<std::uint64_t>(select.integer(5)), select.blob(6)));
+      auto progress = Progress::decode(static_cast<std::uint64_t>(select.integer(3)), select.blob(4),
+                                       static_cast<std::uint64_t>(select.integer(5)), select.blob(6));
+      if (!progress) {
+        return fail(corrupt(connection.handle(), "the progress of a consumer group cannot be decoded"));
+      }
+      row.progress = std::move(*progress);
       all_.push_back(std::move(row));
     }
   }
@@ -843,7 +847,10 @@ Task<Batch<Settled>> Consumer::settle(std::shared_ptr<Consumer> self, Context co
     const auto now = Clock::now();
     for (std::size_t i = 0; i < settles.size(); ++i) {
       const auto token = parse_token(settles[i].token);
-      if (!token || token->nonce != self->nonce_) continue;
+      if (!token || token->nonce != self->nonce_) {
+        results[i] = Settled::invalid;
+        continue;
+      }
       const auto partition = static_cast<std::uint32_t>(token->partition);
       const auto serial = static_cast<std::uint32_t>(token->serial);
       Owned* const owned = self->find(partition, token->epoch);

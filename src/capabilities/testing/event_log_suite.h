@@ -301,7 +301,7 @@ TEST_P(EventLogSuite, ATooLargeRecordFailsTheLaterOnesOfItsKey) {
   auto results = try_append(log(), std::move(batch));
   EXPECT_TRUE(results[0]);
   EXPECT_EQ(results[1].error().reason, "RECORD_TOO_LARGE");
-  EXPECT_EQ(results[2].error().reason, "EARLIER_OF_KEY_FAILED");
+  EXPECT_EQ(results[2].error().reason, "EARLIER_MESSAGE_FAILED");
   EXPECT_TRUE(results[3]);
   EXPECT_TRUE(results[4]);
   EXPECT_EQ(results[5].error().reason, "RECORD_TOO_LARGE");
@@ -700,7 +700,7 @@ TEST_P(EventLogSuite, ExtendingKeepsADelivery) {
   close(*c);
 }
 
-TEST_P(EventLogSuite, TokensThatMeanNothingAreStale) {
+TEST_P(EventLogSuite, TokensThatMeanNothingAreInvalid) {
   make_topic("orders", 1);
   append({{"a", "1"}});
   auto c = join(log(), group());
@@ -710,10 +710,10 @@ TEST_P(EventLogSuite, TokensThatMeanNothingAreStale) {
   for (const auto what : {Settle::Do::ack, Settle::Do::nack, Settle::Do::extend}) {
     for (const std::string& token :
          {std::string(), std::string("nonsense"), std::string(40, '\xff'), std::string(5, '\0')}) {
-      EXPECT_EQ(run_blocking(c->settle(soon(), Batch<Settle>(1, Settle{token, what, {}, ""}))).at(0), Settled::stale);
+      EXPECT_EQ(run_blocking(c->settle(soon(), Batch<Settle>(1, Settle{token, what, {}, ""}))).at(0), Settled::invalid);
     }
   }
-  EXPECT_EQ(settle_one(*c, theirs[0]), Settled::stale);
+  EXPECT_EQ(settle_one(*c, theirs[0]), Settled::invalid);
   EXPECT_EQ(settle_one(*c, mine[0]), Settled::ok);
   EXPECT_EQ(settle_one(*c, mine[0]), Settled::stale);
   EXPECT_TRUE(run_blocking(c->settle(soon(), {})).empty());
@@ -732,7 +732,7 @@ TEST_P(EventLogSuite, ABatchOfSettlesIsAnsweredOneByOne) {
                            settle(got[1], Settle::Do::nack, std::chrono::hours(1)),
                            settle(got[2], Settle::Do::extend, std::chrono::hours(1))};
   EXPECT_THAT(run_blocking(c->settle(soon(), std::move(settles))),
-              ::testing::ElementsAre(Settled::ok, Settled::stale, Settled::stale, Settled::ok, Settled::ok));
+              ::testing::ElementsAre(Settled::ok, Settled::stale, Settled::invalid, Settled::ok, Settled::ok));
   close(*c);
 }
 
