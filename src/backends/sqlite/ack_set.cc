@@ -66,13 +66,13 @@ std::string AckSet::encode_ranges() const {
   return out;
 }
 
-Result<AckSet> AckSet::decode(std::uint64_t below, std::string_view ranges) {
+std::optional<AckSet> AckSet::decode(std::uint64_t below, std::string_view ranges) {
   AckSet set(below);
   std::uint64_t at = below;
   while (!ranges.empty()) {
     const auto gap = take_varint(ranges);
     const auto size = gap ? take_varint(ranges) : std::nullopt;
-    if (!size) return fail(Code::data_loss, "DATABASE_CORRUPT", "the progress of a consumer group cannot be decoded");
+    if (!size) return std::nullopt;
     at += *gap;
     set.add_range(at, at + *size);
     at += *size;

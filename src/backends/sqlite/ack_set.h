@@ -3,10 +3,9 @@
 
 #include <cstdint>
 #include <map>
+#include <optional>
 #include <string>
 #include <string_view>
-
-#include "base/error.h"
 
 namespace prism::sqlite {
 
@@ -23,7 +22,8 @@ class AckSet {
 
   // The ranges only; the floor is kept beside them.
   std::string encode_ranges() const;
-  static Result<AckSet> decode(std::uint64_t below, std::string_view ranges);
+  // None: this is no encoding of ranges.
+  static std::optional<AckSet> decode(std::uint64_t below, std::string_view ranges);
 
  private:
   std::uint64_t below_;

@@ -18,17 +18,18 @@ std::string Progress::encode_attempts() const {
   return out;
 }
 
-Result<Progress> Progress::decode(std::uint64_t acked_below, std::string_view ranges, std::uint64_t delivered_below,
-                                  std::string_view attempts) {
+std::optional<Progress> Progress::decode(std::uint64_t acked_below, std::string_view ranges,
+                                         std::uint64_t delivered_below, std::string_view attempts) {
   Progress p;
-  PRISM_TRY(p.acked, AckSet::decode(acked_below, ranges));
+  auto acked = AckSet::decode(acked_below, ranges);
+  if (!acked) return std::nullopt;
+  p.acked = std::move(*acked);
   p.delivered_below = delivered_below;
   std::uint64_t at = acked_below;
   while (!attempts.empty()) {
     const auto gap = take_varint(attempts);
     const auto attempt = gap ? take_varint(attempts) : std::nullopt;
-    if (!attempt)
-      return fail(Code::data_loss, "DATABASE_CORRUPT", "the progress of a consumer group cannot be decoded");
+    if (!attempt) return std::nullopt;
     at += *gap;
     p.attempts.insert_or_assign(at, static_cast<std::uint32_t>(*attempt));
   }

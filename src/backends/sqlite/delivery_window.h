@@ -48,7 +48,8 @@ struct Progress {
   std::uint64_t delivered_below = 0;                // records from here on were never delivered
   std::map<std::uint64_t, std::uint32_t> attempts;  // of unsettled records, where it is not 1
   std::string encode_attempts() const;
-  static Result<Progress> decode(std::uint64_t acked_below, std::string_view ranges, std::uint64_t delivered_below,
+  // None: the parts are no encodings.
+  static std::optional<Progress> decode(std::uint64_t acked_below, std::string_view ranges, std::uint64_t delivered_below,
                                  std::string_view attempts);
 };
 

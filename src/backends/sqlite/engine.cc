@@ -104,8 +104,7 @@ Result<void> Engine::start() {
     PRISM_TRY(const bool row, select.step());
     const auto value = row ? select.blob(0) : std::string_view();
     if (value.size() != incarnation_.size()) {
-      return fail(Code::data_loss, "DATABASE_CORRUPT", path_ + ": the file's incarnation is damaged",
-                  "restore it from a backup");
+      return fail(corrupt(writer_->handle(), "the file's incarnation is damaged"));
     }
     std::memcpy(incarnation_.data(), value.data(), value.size());
   }

@@ -4,6 +4,7 @@
 
 #include <atomic>
 #include <filesystem>
+#include <fstream>
 #include <latch>
 
 #include "runtime/scope.h"
@@ -145,6 +146,39 @@ TEST_F(EngineTest, FullDiskIsSaidAndHarmless) {
   EXPECT_EQ(full.error().code, Code::resource_exhausted);
   EXPECT_TRUE(execute(*engine, "INSERT INTO t VALUES(randomblob(1000))"));
   EXPECT_EQ(integer(*engine, "SELECT count(*) FROM t"), 1);
+}
+
+TEST_F(EngineTest, ADamagedFileIsNamedWithAWayOut) {
+  const auto overwrite = [&](std::streamoff from, std::size_t bytes) {
+    std::fstream file(dir.file(), std::ios::in | std::ios::out | std::ios::binary);
+    file.seekp(from);
+    file << std::string(bytes, 'x');
+  };
+  const auto check = [&](const Error& error) {
+    EXPECT_EQ(error.reason, "DATABASE_CORRUPT");
+    EXPECT_NE(error.message.find(dir.file()), std::string::npos) << error.message;
+    EXPECT_NE(error.hint.find("restore " + dir.file() + " from a backup"), std::string::npos) << error.hint;
+    EXPECT_EQ(error.metadata.at("file"), dir.file());
+  };
+  {
+    auto engine = open();
+    ASSERT_TRUE(execute(*engine, "CREATE TABLE t(a TEXT) STRICT"));
+    ASSERT_TRUE(execute(*engine, "INSERT INTO t VALUES(hex(randomblob(50000)))"));
+    run_blocking(engine->close());
+  }
+  {
+    const auto size = std::filesystem::file_size(dir.file());
+    auto engine = open();
+    overwrite(static_cast<std::streamoff>(size / 4), size / 2);  // while it is open, in the middle
+    auto damaged = run_blocking(engine->read({}, [](Connection& c) { return c.integer("SELECT length(a) FROM t"); }));
+    auto checked = run_blocking(engine->write({}, [](Connection& c) { return c.execute("VACUUM; REINDEX"); }));
+    EXPECT_FALSE(damaged && checked);
+    run_blocking(engine->close());
+  }
+  overwrite(0, 100);  // the header: this is no database any more
+  auto reopened = run_blocking(Engine::open(runtime, dir.file(), {}));
+  ASSERT_FALSE(reopened);
+  check(reopened.error());
 }
 
 TEST_F(EngineTest, AnotherProcessIsNoticed) {

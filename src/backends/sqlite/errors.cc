@@ -27,7 +27,36 @@ std::string_view constraint_of(int rc) noexcept {
   }
 }
 
+std::string file_of(sqlite3* db) {
+  const char* const name = db != nullptr ? sqlite3_db_filename(db, "main") : nullptr;
+  return name != nullptr ? name : "";
+}
+
+// Puts the file's name before the message, unless it stands there.
+Error of_file(sqlite3* db, Error error) {
+  std::string file = file_of(db);
+  if (file.empty()) return error;
+  if (error.message.find(file) == std::string::npos) error.message = file + ": " + error.message;
+  return std::move(error).with("file", std::move(file));
+}
+
+Error damaged(sqlite3* db, std::string message) {
+  const std::string file = file_of(db);
+  const std::string name = file.empty() ? "the database file" : file;
+  return of_file(db, {Code::data_loss,
+                      "DATABASE_CORRUPT",
+                      std::move(message),
+                      "stop the server, then restore " + name +
+                          " from a backup, or move it away together with its -wal and -shm files to begin without what "
+                          "it held; `sqlite3 FILE .recover` may save some of that",
+                      Retry::never,
+                      {},
+                      {}});
+}
+
 }  // namespace
+
+Error corrupt(sqlite3* db, std::string_view what) { return damaged(db, std::string(what)); }
 
 Error translate(sqlite3* db, int rc, std::string_view doing, Step step) {
   const int extended = db != nullptr ? sqlite3_extended_errcode(db) : rc;
@@ -42,14 +71,16 @@ Error translate(sqlite3* db, int rc, std::string_view doing, Step step) {
     case SQLITE_FULL:
       // Also at COMMIT: the frame that ends a transaction is the last to be written, so without room for it nothing is
       // committed.
-      return make(Code::resource_exhausted, "DISK_FULL", "free space on the volume of the database file", Retry::safe);
+      return of_file(db, make(Code::resource_exhausted, "DISK_FULL", "free space on the volume of the database file",
+                              Retry::safe));
     case SQLITE_IOERR:
       if (step == Step::commit) {
-        return make(Code::unknown, "DISK_IO_ERROR",
-                    "check the volume of the database file, then read back what was written", Retry::unknown_outcome);
+        return of_file(
+            db, make(Code::unknown, "DISK_IO_ERROR",
+                     "check the volume of the database file, then read back what was written", Retry::unknown_outcome));
       }
-      return make(Code::resource_exhausted, "DISK_IO_ERROR",
-                  "check the volume of the database file: space, quota, health", Retry::safe);
+      return of_file(db, make(Code::resource_exhausted, "DISK_IO_ERROR",
+                              "check the volume of the database file: space, quota, health", Retry::safe));
     case SQLITE_BUSY:
     case SQLITE_LOCKED:
     case SQLITE_PROTOCOL: {
@@ -60,10 +91,10 @@ Error translate(sqlite3* db, int rc, std::string_view doing, Step step) {
     }
     case SQLITE_CORRUPT:
     case SQLITE_NOTADB:
-      return make(Code::data_loss, "DATABASE_CORRUPT", "restore the file from a backup", Retry::never);
+      return damaged(db, std::move(message)).with("sqlite_code", std::to_string(code));
     case SQLITE_READONLY:
-      return make(Code::failed_precondition, "DATABASE_READ_ONLY",
-                  "reads and writes take different paths; or the file's permissions", Retry::never);
+      return of_file(db, make(Code::failed_precondition, "DATABASE_READ_ONLY",
+                              "reads and writes take different paths; or the file's permissions", Retry::never));
     case SQLITE_CANTOPEN:
     case SQLITE_PERM:
     case SQLITE_AUTH:

@@ -211,8 +211,7 @@ Result<std::uint64_t> take_numbers(Connection& connection, std::uint64_t n) {
   PRISM_TRY(Query query, connection.prepare("UPDATE prism_numbers SET value = value + ?1 RETURNING value"));
   query.bind(1, static_cast<std::int64_t>(n));
   PRISM_TRY(const bool row, query.step());
-  if (!row)
-    return fail(Code::data_loss, "DATABASE_CORRUPT", "the file has lost its counter", "restore it from a backup");
+  if (!row) return fail(corrupt(connection.handle(), "the file has lost its counter"));
   const auto last = static_cast<std::uint64_t>(query.integer(0));
   PRISM_CHECK(query.run());
   return last;
