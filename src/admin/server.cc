@@ -3,12 +3,15 @@
 #include <httplib.h>
 #include <sys/socket.h>
 
+#include <condition_variable>
+#include <functional>
 #include <mutex>
 #include <nlohmann/json.hpp>
 #include <shared_mutex>
 #include <thread>
 #include <utility>
 
+#include "base/text.h"
 #include "runtime/scope.h"
 
 namespace prism::admin {
@@ -57,6 +60,52 @@ void answer(httplib::Response& response, const Error& error) {
         {{"code", to_string(error.code)}, {"reason", error.reason}, {"message", error.message}, {"hint", error.hint}}}},
       http_status(error.code));
 }
+
+// Threads that serve the newest connection first. One that says nothing holds a thread until its time is over, and
+// hundreds of those must not hold up the health check that comes after them.
+class NewestFirst final : public httplib::TaskQueue {
+ public:
+  explicit NewestFirst(std::size_t threads) {
+    for (std::size_t i = 0; i < threads; ++i) threads_.emplace_back([this] { work(); });
+  }
+
+  void enqueue(std::function<void()> task) override {
+    {
+      const std::lock_guard lock(mutex_);
+      tasks_.push_back(std::move(task));
+    }
+    changed_.notify_one();
+  }
+  // What still waits is run too, which then only closes its connection.
+  void shutdown() override {
+    {
+      const std::lock_guard lock(mutex_);
+      ended_ = true;
+    }
+    changed_.notify_all();
+    threads_.clear();
+  }
+
+ private:
+  void work() {
+    std::unique_lock lock(mutex_);
+    while (true) {
+      changed_.wait(lock, [this] { return ended_ || !tasks_.empty(); });
+      if (tasks_.empty()) return;
+      const std::function<void()> task = std::move(tasks_.back());
+      tasks_.pop_back();
+      lock.unlock();
+      task();
+      lock.lock();
+    }
+  }
+
+  std::mutex mutex_;
+  std::condition_variable changed_;
+  std::vector<std::function<void()>> tasks_;  // guarded by mutex_, as below
+  bool ended_ = false;
+  std::vector<std::jthread> threads_;
+};
 
 Context request_context() { return Context().with_timeout(kPatience); }
 
@@ -109,7 +158,8 @@ Task<Result<ObjectCount>> count_objects(Context context, std::shared_ptr<ObjectS
 Task<Result<json>> objects(Context context, Registry* registry, std::string backend, std::string bucket) {
   const auto stores = registry->object_stores(backend);
   if (stores.empty()) {
-    co_return fail(Code::not_found, "BACKEND_NOT_FOUND", "no namespace keeps objects in backend \"" + backend + "\"",
+    co_return fail(Code::not_found, "BACKEND_NOT_FOUND",
+                   "no namespace keeps objects in backend \"" + shown(backend) + "\"",
                    "GET /namespaces lists the backends");
   }
   // Asked before the objects are counted: what is settled by then is not counted any more.
@@ -124,7 +174,8 @@ Task<Result<json>> objects(Context context, Registry* registry, std::string back
     total.bytes += counted.bytes;
   }
   if (!found)
-    co_return fail(Code::not_found, "BUCKET_NOT_FOUND", "no namespace keeps objects in bucket \"" + bucket + "\"");
+    co_return fail(Code::not_found, "BUCKET_NOT_FOUND",
+                   "no namespace keeps objects in bucket \"" + shown(bucket) + "\"");
   co_return json{{"count", total.count}, {"bytes", total.bytes}, {"settled", settled}};
 }
 
@@ -207,7 +258,7 @@ struct Server::Impl {
       if (ns == nullptr) {
         return answer(response, Error{Code::not_found,
                                       "NAMESPACE_NOT_FOUND",
-                                      "there is no namespace \"" + name + "\"",
+                                      "there is no namespace \"" + shown(name) + "\"",
                                       "give it as ?namespace=NAME; GET /namespaces lists them",
                                       Retry::never,
                                       {},
@@ -265,7 +316,7 @@ void Server::Impl::routes() {
     const int status = response.status;
     answer(response, Error{code,
                            status == 404 ? "PATH_NOT_FOUND" : "BAD_REQUEST",
-                           request.method + " " + request.path + " is not served here",
+                           request.method + " " + shown(request.path) + " is not served here",
                            "see docs/reference/admin.md",
                            Retry::never,
                            {},
@@ -281,9 +332,10 @@ Result<std::unique_ptr<Server>> Server::start(Options options, Metrics& metrics)
   auto impl = std::make_unique<Impl>(metrics);
   auto& http = impl->http;
   impl->routes();
-  http.new_task_queue = [n = options.threads] { return new httplib::ThreadPool(n); };
+  http.new_task_queue = [n = options.threads] { return new NewestFirst(n); };
   // A connection occupies a thread as long as it is open: one request each, and no waiting for slow ones.
   http.set_keep_alive_max_count(1);
+  http.set_keep_alive_timeout(1);  // seconds until the first byte
   http.set_read_timeout(5s);
   http.set_payload_max_length(1 << 20);
   // The library's default would share the port with another process that does the same (SO_REUSEPORT).

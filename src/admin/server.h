@@ -30,7 +30,7 @@ namespace prism::admin {
 struct Options {
   std::string host = "127.0.0.1";
   int port = 8981;          // 0: any free one
-  std::size_t threads = 2;  // requests at a time
+  std::size_t threads = 8;  // requests at a time
 };
 
 // Listens from start() to stop(), so that a process that is still starting, or going down, can be asked about it. Any

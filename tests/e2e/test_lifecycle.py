@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import pathlib
 import signal
@@ -212,3 +213,16 @@ def test_a_paused_relay_keeps_rows_and_a_resumed_one_publishes_them(server: Pris
     post("/jobs/resume?name=orders/outbox/relay")
     assert server.client().consume("orders", "after", timeout=20).id == answer.id
     until(lambda: outbox()["pending"] == "0")
+
+
+def test_idle_connections_do_not_hold_up_a_health_check(server: PrismTestServer) -> None:
+    """As many as a port scanner or a stuck monitor may hold: the newest one is served first."""
+    host, _, port = server.admin.rpartition(":")
+    with contextlib.ExitStack() as idle:
+        for _ in range(400):
+            idle.enter_context(socket.create_connection((host, int(port)), timeout=10))
+        for path in ("/healthz", "/readyz", "/metrics"):
+            begin = time.monotonic()
+            with urllib.request.urlopen(f"http://{server.admin}{path}", timeout=10) as answer:
+                assert answer.status == 200
+            assert time.monotonic() - begin < 5, path
