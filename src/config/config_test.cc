@@ -8,6 +8,7 @@
 #include <sstream>
 
 #include "config/document.h"
+#include "config/json_schema.h"
 #include "config/schema.h"
 #include "config/suggestions.h"
 #include "config/template.h"
@@ -641,13 +642,15 @@ TEST(Schema, DescribesItself) {
   EXPECT_TRUE(info.find("password")->secret);
   EXPECT_EQ(info.find("storage")->type.object->fields.size(), 4U);
 
-  const auto json = nlohmann::json::parse(json_schema(info));
+  const auto json = json_schema(info);
   EXPECT_EQ(json["properties"]["count"]["maximum"], 100);
   EXPECT_EQ(json["properties"]["number"]["maximum"], 100);
-  EXPECT_EQ(json["properties"]["mode"]["enum"][0], "polling");
+  EXPECT_EQ(json["properties"]["mode"]["anyOf"][0]["enum"][0], "polling");
   EXPECT_EQ(json["properties"]["password"]["writeOnly"], true);
   EXPECT_EQ(json["properties"]["storage"]["anyOf"][1]["properties"]["bucket"]["default"], "prism");
   EXPECT_EQ(json["properties"]["bucket"]["default"], "prism");
+  EXPECT_EQ(json["properties"]["threshold"]["default"], "1MB");
+  EXPECT_EQ(json["properties"]["threshold"]["maximum"], 1'000'000'000);
   EXPECT_EQ(json["additionalProperties"], false);
 }
 

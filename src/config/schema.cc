@@ -6,7 +6,6 @@
 #include <cstdlib>
 #include <set>
 
-#include "config/json_text.h"
 #include "config/suggestions.h"
 
 namespace prism::config {
@@ -51,15 +50,8 @@ std::string join(const std::vector<std::string>& parts) {
   return out;
 }
 
-// "between 1 and 10", "at least 1", "at most 10"
-std::string bounds(const TypeInfo& info) {
-  if (!info.min.empty() && !info.max.empty()) return "between " + info.min + " and " + info.max;
-  if (!info.min.empty()) return "at least " + info.min;
-  return "at most " + info.max;
-}
-
 void out_of_range(const Node& node, const TypeInfo& info, Diagnostics& diagnostics) {
-  diagnostics.error(node, "OUT_OF_RANGE", node.display() + " is out of range: it must be " + bounds(info));
+  diagnostics.error(node, "OUT_OF_RANGE", node.display() + " is out of range: it must be " + bounds_text(info));
 }
 
 // parse_size and parse_duration quote what they were given; a substituted value must not be quoted.
@@ -71,6 +63,13 @@ void report_unit(const Node& node, const Error& error, std::string_view what, Di
 }
 
 }  // namespace
+
+std::string bounds_text(const TypeInfo& type) {
+  if (!type.min.empty() && !type.max.empty()) return "between " + type.min + " and " + type.max;
+  if (!type.min.empty()) return "at least " + type.min;
+  if (!type.max.empty()) return "at most " + type.max;
+  return {};
+}
 
 const FieldInfo* SchemaInfo::find(std::string_view name) const {
   for (const FieldInfo& field : fields) {
@@ -668,7 +667,7 @@ std::optional<SchemaCore::Assigned> SchemaCore::assign(const Node& node, Diagnos
   Assigned out;
   out.values.resize(info_->fields.size());
   std::vector<const Entry*> given_by(info_->fields.size(), nullptr);
-  std::vector<bool> meant(info_->fields.size(), false);  // by a misspelt key
+  out.meant.resize(info_->fields.size());
   for (const Entry& entry : map.entries()) {
     const FieldInfo* field = info_->find(entry.key);
     if (field == nullptr) {
@@ -679,7 +678,7 @@ std::optional<SchemaCore::Assigned> SchemaCore::assign(const Node& node, Diagnos
       const FieldInfo* near = name ? info_->find(*name) : nullptr;
       if (near == nullptr || entry_of(map, *near) != nullptr) continue;
       const auto at = static_cast<std::size_t>(near - info_->fields.data());
-      meant[at] = true;
+      out.meant[at] = true;
       if (entry.value.is_map() || entry.value.is_sequence()) out.values[at] = entry.value;
       continue;
     }
@@ -698,7 +697,7 @@ std::optional<SchemaCore::Assigned> SchemaCore::assign(const Node& node, Diagnos
   }
   for (std::size_t i = 0; i < info_->fields.size(); ++i) {
     const FieldInfo& field = info_->fields[i];
-    if (!field.required || out.values[i] || meant[i]) continue;
+    if (!field.required || out.values[i] || out.meant[i]) continue;
     diagnostics.error(
         node.position(), node.path_of(field.name), "MISSING_OPTION",
         "'" + field.name + "' is missing in " + info_->name,
@@ -709,99 +708,5 @@ std::optional<SchemaCore::Assigned> SchemaCore::assign(const Node& node, Diagnos
 }
 
 }  // namespace detail
-
-// ---- JSON Schema
-// ----------------------------------------------------------------------------------------------------------
-
-namespace {
-
-std::string type_schema(const TypeInfo& type, const std::string& extra);
-
-std::string object_schema(const SchemaInfo& info, const std::string& extra);
-
-const FieldInfo* target_of(const SchemaInfo& info, std::string_view target) {
-  const std::size_t dot = target.find('.');
-  const FieldInfo* field = info.find(target.substr(0, dot));
-  return dot == std::string_view::npos ? field : target_of(*field->type.object, target.substr(dot + 1));
-}
-
-std::string field_schema(const FieldInfo& field) {
-  std::string description = field.description;
-  if (!field.type.unit.empty()) description += " (a bare number is in " + field.type.unit + ")";
-  if (!field.type.min.empty() || !field.type.max.empty()) description += " (" + bounds(field.type) + ")";
-  std::string extra = R"("description":)" + json_quote(description);
-  if (field.default_text) extra += R"(,"default":)" + json_quote(*field.default_text);
-  if (!field.example.empty()) extra += R"(,"examples":[)" + json_quote(field.example) + "]";
-  if (!field.deprecated.empty()) extra += R"(,"deprecated":true)";
-  if (field.secret) extra += R"(,"writeOnly":true)";
-  return type_schema(field.type, extra);
-}
-
-std::string type_schema(const TypeInfo& type, const std::string& extra) {
-  const std::string tail = extra.empty() ? "}" : "," + extra + "}";
-  switch (type.form) {
-    case TypeInfo::Form::boolean:
-      return R"({"type":"boolean")" + tail;
-    case TypeInfo::Form::integer: {
-      std::string out = R"({"type":"integer")";
-      if (!type.min.empty()) out += R"(,"minimum":)" + type.min;
-      if (!type.max.empty()) out += R"(,"maximum":)" + type.max;
-      return out + tail;
-    }
-    case TypeInfo::Form::string:
-      return R"({"type":["string","number","boolean"])" +
-             (type.pattern.empty() ? std::string() : R"(,"pattern":)" + json_quote("^(" + type.pattern + ")$")) + tail;
-    case TypeInfo::Form::size:
-      return R"({"type":["integer","string"],"minimum":0,"pattern":"^[0-9]+(\\.[0-9]+)?[ _]?([kKmMgGtTpP][iI]?)?[bB]?$")" +
-             tail;
-    case TypeInfo::Form::duration:
-      return std::string(R"({"type":["number","string")") + (type.infinite ? R"(,"null")" : "") + R"(],"minimum":0)" +
-             tail;
-    case TypeInfo::Form::enumeration: {
-      std::string out = R"({"enum":[)";
-      for (std::size_t i = 0; i < type.values.size(); ++i) out += (i == 0 ? "" : ",") + json_quote(type.values[i]);
-      return out + "]" + tail;
-    }
-    case TypeInfo::Form::list:
-      return R"({"type":"array","items":)" + type_schema(*type.element, {}) + tail;
-    case TypeInfo::Form::map:
-      return R"({"type":"object","additionalProperties":)" + type_schema(*type.element, {}) + tail;
-    case TypeInfo::Form::object: {
-      if (type.shorthand.empty()) return object_schema(*type.object, extra);
-      const FieldInfo* field = type.object->find(type.shorthand);
-      return R"({"anyOf":[)" + type_schema(field->type, {}) + "," + object_schema(*type.object, {}) + "]" + tail;
-    }
-    case TypeInfo::Form::any:
-      return "{" + extra + "}";
-  }
-  return "{}";
-}
-
-std::string object_schema(const SchemaInfo& info, const std::string& extra) {
-  std::string properties, required;
-  const auto property = [&](const std::string& name, const FieldInfo& field) {
-    properties += (properties.empty() ? "" : ",") + json_quote(name) + ":" + field_schema(field);
-  };
-  for (const FieldInfo& field : info.fields) {
-    property(field.name, field);
-    for (const std::string& alias : field.aliases) property(alias, field);
-    const bool other_spelling =
-        !field.aliases.empty() || std::ranges::any_of(info.spellings, [&](const Spelling& spelling) {
-          return spelling.target.starts_with(field.name + ".");
-        });
-    if (field.required && !other_spelling) required += (required.empty() ? "" : ",") + json_quote(field.name);
-  }
-  for (const Spelling& spelling : info.spellings) property(spelling.key, *target_of(info, spelling.target));
-  return R"({"type":"object","title":)" + json_quote(info.name) + R"(,"properties":{)" + properties + "}" +
-         (required.empty() ? "" : R"(,"required":[)" + required + "]") + R"(,"additionalProperties":false)" +
-         (extra.empty() ? R"(,"description":)" + json_quote(info.description) : "," + extra) + "}";
-}
-
-}  // namespace
-
-std::string json_schema(const SchemaInfo& info) {
-  const std::string body = object_schema(info, {});
-  return R"({"$schema":"https://json-schema.org/draft/2020-12/schema",)" + body.substr(1);
-}
 
 }  // namespace prism::config

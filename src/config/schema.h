@@ -11,15 +11,16 @@
 //   }
 //
 // Parsing is strict: an unknown key, a wrong type, unit or range is an error at its place, and all errors are
-// collected. Reasons: UNKNOWN_OPTION, MISSING_OPTION, DUPLICATE_OPTION (two spellings of one), WRONG_TYPE,
-// INVALID_NUMBER, INVALID_SIZE, INVALID_DURATION, INVALID_RATE, INVALID_VALUE, INVALID_SQL_IDENTIFIER, OUT_OF_RANGE;
-// warnings DEPRECATED_OPTION, PLAIN_SECRET, IDENTIFIER_NEEDS_QUOTES. One mistake gives one error: what follows from it
-// is not reported.
+// collected. Reasons: UNKNOWN_OPTION, MISSING_OPTION, DUPLICATE_OPTION (two spellings of one), OPTION_NOT_AVAILABLE,
+// WRONG_TYPE, INVALID_NUMBER, INVALID_SIZE, INVALID_DURATION, INVALID_RATE, INVALID_VALUE, INVALID_SQL_IDENTIFIER,
+// OUT_OF_RANGE; warnings DEPRECATED_OPTION, PLAIN_SECRET, IDENTIFIER_NEEDS_QUOTES. One mistake gives one error: what
+// follows from it is not reported.
 //
 // A schema that contradicts itself (a default that does not parse, a name used twice) is a mistake of the program and
 // aborts it where it is declared.
 #pragma once
 
+#include <algorithm>
 #include <chrono>
 #include <concepts>
 #include <cstdint>
@@ -61,6 +62,9 @@ struct TypeInfo {
   std::string shorthand;                     // of an object: the field that a scalar in its place means; may be empty
 };
 
+// "between 1 and 10", "at least 1", "at most 10"; empty without bounds.
+std::string bounds_text(const TypeInfo& type);
+
 struct FieldInfo {
   std::string name;
   std::vector<std::string> aliases;
@@ -69,8 +73,11 @@ struct FieldInfo {
   std::optional<std::string> default_text;
   bool required = false;
   bool secret = false;
-  std::string deprecated;  // what to use instead; empty: not deprecated
+  bool takes_null = false;  // a key without a value means the same as no key
+  std::string deprecated;   // what to use instead; empty: not deprecated
   std::string example;
+  // The values that this version can do; any other one is refused. nullopt: all that the type allows.
+  std::optional<std::vector<std::string>> available;
 };
 
 struct Spelling {
@@ -86,9 +93,6 @@ struct SchemaInfo {
   const FieldInfo* find(std::string_view name_or_alias) const;
   std::vector<std::string> known_keys() const;  // names, aliases and spellings
 };
-
-// JSON Schema (draft 2020-12) of an object with these fields.
-std::string json_schema(const SchemaInfo&);
 
 // ---- Types: each parses a Node into a value and describes itself
 // -------------------------------------------------------------
@@ -313,9 +317,12 @@ class SchemaCore {
   // given. nullopt: the node is no map, or nothing can be made of it.
   struct Assigned {
     std::vector<std::optional<Node>> values;  // also what stands under a misspelt key, if it is a map or a list
+    std::vector<bool> meant;                  // by a misspelt key
     Node map;
   };
   std::optional<Assigned> assign(const Node& node, Diagnostics& diagnostics) const;
+  // Refuses a value that FieldInfo::available does not have.
+  void check_available(std::size_t field, const Node& value, Diagnostics& diagnostics) const;
 
   [[noreturn]] void broken(const std::string& why) const;
 
@@ -398,6 +405,7 @@ class Schema {
     info.type = kind.info();
     info.description = std::move(description);
     info.secret = std::same_as<M, Secret> || std::same_as<M, std::optional<Secret>>;
+    info.takes_null = !detail::ParsesInto<Kind, M>;
     Setter setter;
     if constexpr (detail::ParsesInto<Kind, M>) {
       setter.parse = [member, kind](const Node& node, T& out, Diagnostics& diagnostics) {
@@ -448,6 +456,11 @@ class Schema {
     core_->last().deprecated = std::move(use_instead);
     return *this;
   }
+  // Declared for a later version: any value but these is read, checked, and refused with OPTION_NOT_AVAILABLE.
+  Schema& available(std::vector<std::string> values) {
+    core_->last().available = std::move(values);
+    return *this;
+  }
   Schema& example(std::string text) {
     core_->last().example = std::move(text);
     return *this;
@@ -461,9 +474,21 @@ class Schema {
     return *this;
   }
 
-  // What the fields must satisfy together; runs when each of them is right. Reports at `node` or one of its values.
+  // What the fields must satisfy together; runs when each of them is right, or each of `fields` if they are named.
+  // Reports at `node` (with the spellings applied) or one of its values.
   Schema& check(std::function<void(const T&, const Node& node, Diagnostics&)> condition) {
-    checks_->push_back(std::move(condition));
+    checks_->push_back({std::move(condition), {}});
+    return *this;
+  }
+  Schema& check(const std::vector<std::string>& fields,
+                std::function<void(const T&, const Node& node, Diagnostics&)> condition) {
+    Check check{std::move(condition), {}};
+    for (const std::string& name : fields) {
+      const FieldInfo* field = core_->info()->find(name);
+      if (field == nullptr) core_->broken("a check concerns '" + name + "', which is no field");
+      check.fields.push_back(static_cast<std::size_t>(field - core_->info()->fields.data()));
+    }
+    checks_->push_back(std::move(check));
     return *this;
   }
 
@@ -473,22 +498,30 @@ class Schema {
     const auto assigned = core_->assign(node, diagnostics);
     if (!assigned) return std::nullopt;
     T out{};
-    bool good = true;  // a broken value fails without a further error
+    std::vector<bool> good(setters_->size(), true);  // a broken value fails without a further error
     for (std::size_t i = 0; i < setters_->size(); ++i) {
       const Setter& setter = (*setters_)[i];
       if (assigned->values[i]) {
-        good &= setter.parse(*assigned->values[i], out, diagnostics);
+        good[i] = setter.parse(*assigned->values[i], out, diagnostics);
+        if (good[i]) core_->check_available(i, *assigned->values[i], diagnostics);
       } else if (const Node* standard = core_->default_of(i)) {
         setter.parse(*standard, out, diagnostics);
       } else if (setter.parse_when_absent && !core_->info()->fields[i].required) {
         const Node& map = assigned->map;
         setter.parse(Node::make_map({}, map, core_->info()->fields[i].name, map.position()), out, diagnostics);
+      } else {
+        good[i] = !core_->info()->fields[i].required;
       }
+      if (assigned->meant[i]) good[i] = false;
     }
-    if (good && diagnostics.error_count() == errors) {
-      for (const auto& condition : *checks_) condition(out, assigned->map, diagnostics);
+    const bool all_good = std::ranges::find(good, false) == good.end() && diagnostics.error_count() == errors;
+    for (const Check& check : *checks_) {
+      const bool concerned = check.fields.empty()
+                                 ? all_good
+                                 : std::ranges::all_of(check.fields, [&](std::size_t field) { return good[field]; });
+      if (concerned) check.condition(out, assigned->map, diagnostics);
     }
-    if (!good || diagnostics.error_count() != errors) return std::nullopt;
+    if (!all_good || diagnostics.error_count() != errors) return std::nullopt;
     return out;
   }
 
@@ -513,7 +546,10 @@ class Schema {
     std::function<bool(const Node&, T&, Diagnostics&)> parse;
     bool parse_when_absent = false;
   };
-  using Check = std::function<void(const T&, const Node&, Diagnostics&)>;
+  struct Check {
+    std::function<void(const T&, const Node&, Diagnostics&)> condition;
+    std::vector<std::size_t> fields;  // that it concerns; empty: all
+  };
 
   std::shared_ptr<detail::SchemaCore> core_;
   std::shared_ptr<std::vector<Setter>> setters_;
