@@ -1,8 +1,11 @@
 // What a backend is to the rest of Prism: a named connection with some capabilities.
 #pragma once
 
+#include <chrono>
+#include <cstdint>
 #include <functional>
 #include <memory>
+#include <optional>
 #include <string>
 #include <string_view>
 #include <vector>
@@ -34,8 +37,16 @@ class Backend {
   virtual Result<std::shared_ptr<ObjectStore>> objects(const std::string& /*bucket*/) {
     return fail(Code::failed_precondition, "BACKEND_LACKS_CAPABILITY", "this backend stores no objects");
   }
-  virtual std::string describe() const = 0;  // "sqlite (data/kafka.db)"
+  virtual std::string describe() const = 0;                // "sqlite (data/kafka.db)"
+  virtual std::string_view embedded() const { return {}; }  // the embedded engine that it is, "sqlite"; empty: none
   virtual Task<void> close(Context context) = 0;
+};
+
+// What a log takes and keeps as it is installed, without settings of its operator's.
+struct LogLimits {
+  std::uint64_t max_record_bytes = 0;
+  std::optional<std::chrono::hours> retention;  // nullopt: it keeps records without end
+  std::string_view setting;                     // what raises max_record_bytes: "message.max.bytes"; empty: nothing
 };
 
 // How a backend type is known in files. An engine that has no connector yet is listed by its twin's folder.
@@ -45,6 +56,7 @@ struct BackendType {
   std::vector<std::string_view>
       capabilities;  // "event-log", "object-store", "sql-database", "key-value-store", "lease"
   std::string_view summary;
+  std::optional<LogLimits> log;  // of an event log
   // Checks the connection options of an entry under `backends:`; null: it takes none.
   std::function<void(const config::Node& options, config::Diagnostics&)> validate;
   std::shared_ptr<const config::SchemaInfo> options;  // what `validate` accepts, for the reference; null: none

@@ -707,6 +707,22 @@ std::optional<SchemaCore::Assigned> SchemaCore::assign(const Node& node, Diagnos
   return out;
 }
 
+void SchemaCore::check_available(std::size_t index, const Node& value, Diagnostics& diagnostics) const {
+  const FieldInfo& field = info_->fields[index];
+  if (!field.available) return;
+  const auto is_value = [&](const std::string& each) {
+    return value.is_scalar() && folded(each) == folded(value.text());
+  };
+  if (std::ranges::any_of(*field.available, is_value)) return;
+  std::string hint = "leave it out";
+  if (!field.available->empty()) hint += ", or set it to " + join(*field.available);
+  diagnostics.error(value, "OPTION_NOT_AVAILABLE",
+                    "'" + field.name + "'" +
+                        (value.is_scalar() && !field.available->empty() ? " " + value.display() : std::string()) +
+                        " is not available in this version of Prism",
+                    hint);
+}
+
 }  // namespace detail
 
 }  // namespace prism::config

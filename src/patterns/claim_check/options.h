@@ -6,10 +6,13 @@
 #include <memory>
 #include <optional>
 #include <string>
+#include <string_view>
+#include <vector>
 
 #include "base/types.h"
 #include "config/diagnostics.h"
 #include "config/document.h"
+#include "patterns/components.h"
 
 namespace prism::config {
 struct SchemaInfo;
@@ -33,5 +36,10 @@ std::shared_ptr<const config::SchemaInfo> options_info();
 
 // Reads a validated entry; what is wrong is said in `diagnostics`.
 Options read_options(const config::Node& entry, config::Diagnostics& diagnostics);
+
+// What PatternType asks of options that are valid. Reasons of warnings: THRESHOLD_ABOVE_LIMIT, EXPIRY_BELOW_RETENTION,
+// GROUPS_WITHOUT_CLEANUP.
+void review_options(const config::Node& entry, const Surroundings& around, config::Diagnostics& diagnostics);
+std::vector<Holding> holdings(const config::Node& entry, std::string_view namespace_name);
 
 }  // namespace prism::claim_check

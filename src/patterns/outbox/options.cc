@@ -1,6 +1,8 @@
 #include "patterns/outbox/options.h"
 
 #include "config/schema.h"
+#include "config/template.h"
+#include "config/units.h"
 
 namespace prism::outbox {
 namespace {
@@ -15,7 +17,7 @@ struct Database {
 struct Destination {
   std::string backend;
   std::string topic;
-  std::optional<Node> topic_pattern;
+  std::optional<Template> topic_pattern;
 };
 struct Cleanup {
   CleanupStrategy strategy = CleanupStrategy::remove;
@@ -31,9 +33,19 @@ struct PublisherEntry {
 struct EntryOptions {
   Database database;
   std::string table;
-  std::optional<Node> schema;
+  std::optional<std::string> schema;
   PublisherEntry publisher;
 };
+
+// A bare number is seconds; who writes 100 for this most likely thinks of milliseconds.
+void check_bare_number(const Node* node, Clock::duration value, Diagnostics& diagnostics) {
+  constexpr auto kLong = std::chrono::seconds(10);
+  if (node == nullptr || node->substituted() || value < kLong) return;
+  if (node->text().find_first_not_of("0123456789") != std::string::npos) return;
+  diagnostics.warning(*node, "BARE_NUMBER_IS_SECONDS",
+                      "this is " + format_duration(value) + ": a number without a unit is seconds",
+                      "write " + node->text() + "ms or " + node->text() + "s");
+}
 
 const Schema<Database>& database_schema() {
   static const auto schema =
@@ -45,13 +57,25 @@ const Schema<Database>& database_schema() {
 const Schema<Destination>& destination_schema() {
   static const auto schema =
       Schema<Destination>("destination", "Where the relay publishes.")
-          .field(&Destination::backend, "backend", Text{.allow_empty = true},
+          .field(&Destination::backend, "backend", Name(),
                  "The log, by its name under `backends:`; without it the namespace's.")
-          .default_("\"\"")
-          .field(&Destination::topic, "topic", Text{.allow_empty = true},
+          .example("kafka")
+          .field(&Destination::topic, "topic", Name(),
                  "One topic for everything; without it the topic that the client named.")
-          .default_("\"\"")
-          .field(&Destination::topic_pattern, "topic_pattern", Any{}, "A topic made of columns of the row.");
+          .field(&Destination::topic_pattern, "topic_pattern",
+                 TemplateText{.fields = {"event_type", "aggregate_id", "topic"},
+                              .literal = "[A-Za-z0-9._-]*",
+                              .expects = "letters, digits, '.', '_' and '-'"},
+                 "A topic made of columns of the row.")
+          .example("\"{event_type}\"")
+          .available({})
+          .check({"topic", "topic_pattern"},
+                 [](const Destination& destination, const Node& map, Diagnostics& diagnostics) {
+                   if (!destination.topic.empty() && destination.topic_pattern) {
+                     diagnostics.error(*map.find("topic_pattern"), "CONTRADICTING_OPTIONS",
+                                       "topic and topic_pattern each say where everything goes", "keep one of them");
+                   }
+                 });
   return schema;
 }
 const Schema<Cleanup>& cleanup_schema() {
@@ -64,7 +88,16 @@ const Schema<Cleanup>& cleanup_schema() {
           .default_("delete")
           .field(&Cleanup::retention, "retention", DurationOrInfinite{.min = std::chrono::seconds(1)},
                  "Published rows are removed after this time. Without it `delete` removes at once and `mark_published` "
-                 "keeps for ever.");
+                 "keeps for ever.")
+          .example("1 day")
+          .check({"strategy", "retention"}, [](const Cleanup& cleanup, const Node& map, Diagnostics& diagnostics) {
+            const bool kept = cleanup.retention ? !cleanup.retention->has_value()
+                                                : cleanup.strategy == CleanupStrategy::mark_published;
+            const Node* const at = map.find(cleanup.retention ? "retention" : "strategy");
+            if (!kept || at == nullptr) return;
+            diagnostics.warning(*at, "ROWS_NEVER_DELETED", "published rows stay in the table for ever",
+                                "give a retention such as 7 days");
+          });
   return schema;
 }
 const Schema<PublisherEntry>& publisher_schema() {
@@ -73,6 +106,7 @@ const Schema<PublisherEntry>& publisher_schema() {
           .field(&PublisherEntry::mode, "mode", Enum<Mode>{{{"polling", Mode::polling}, {"cdc", Mode::cdc}}},
                  "How rows are found.")
           .default_("polling")
+          .available({"polling"})
           .field(&PublisherEntry::interval, "interval",
                  Duration{.min = std::chrono::milliseconds(1), .max = std::chrono::hours(1)},
                  "A row is seen at the latest this long after its commit.")
@@ -81,7 +115,11 @@ const Schema<PublisherEntry>& publisher_schema() {
           .default_("1000")
           .field(&PublisherEntry::destination, "destination", Nested{destination_schema()},
                  "Where the relay publishes.")
-          .field(&PublisherEntry::cleanup, "cleanup", Nested{cleanup_schema()}, "What becomes of published rows.");
+          .field(&PublisherEntry::cleanup, "cleanup", Nested{cleanup_schema()}.shorthand("strategy"),
+                 "What becomes of published rows.")
+          .check({"interval"}, [](const PublisherEntry& publisher, const Node& map, Diagnostics& diagnostics) {
+            check_bare_number(map.find("interval"), publisher.interval, diagnostics);
+          });
   return schema;
 }
 const Schema<EntryOptions>& schema() {
@@ -89,12 +127,10 @@ const Schema<EntryOptions>& schema() {
       Schema<EntryOptions>("outbox", "Commits each message as a database row and relays it to the log.")
           .field(&EntryOptions::database, "database", Nested{database_schema()}.shorthand("backend"),
                  "Where the outbox table stands.")
-          .field(&EntryOptions::table, "table",
-                 Text{.pattern = "[A-Za-z_][A-Za-z0-9_]{0,62}",
-                      .expects = "an SQL identifier of at most 63 letters, digits and _"},
-                 "The table; it is made when it is missing.")
+          .field(&EntryOptions::table, "table", SqlIdentifier{}, "The table; it is made when it is missing.")
           .default_("outbox")
-          .field(&EntryOptions::schema, "schema", Any{}, "DDL of the table.")
+          .field(&EntryOptions::schema, "schema", Text{.expects = "DDL: CREATE TABLE ..."}, "DDL of the table.")
+          .available({})
           .field(&EntryOptions::publisher, "publisher", Nested{publisher_schema()},
                  "The relay from the table to the log.");
   return result;
@@ -108,17 +144,6 @@ Options read_options(const Node& entry, Diagnostics& diagnostics) {
   Options options;
   const auto parsed = schema().parse(entry, diagnostics);
   if (!parsed) return options;
-  const auto refuse = [&](const std::optional<Node>& node, const std::string& name) {
-    if (!node) return;
-    diagnostics.error(*node, "OPTION_NOT_AVAILABLE", "option " + name + " is not available in this version of Prism",
-                      "leave it out");
-  };
-  refuse(parsed->schema, "schema");
-  refuse(parsed->publisher.destination.topic_pattern, "publisher.destination.topic_pattern");
-  if (parsed->publisher.mode == Mode::cdc) {
-    diagnostics.error(entry, "OPTION_NOT_AVAILABLE", "publisher.mode cdc is not available in this version of Prism",
-                      "use mode: polling");
-  }
   options.database = parsed->database.backend;
   options.table = parsed->table;
   options.destination_backend = parsed->publisher.destination.backend;
@@ -130,6 +155,39 @@ Options read_options(const Node& entry, Diagnostics& diagnostics) {
     options.retention = **parsed->publisher.cleanup.retention;
   }
   return options;
+}
+
+void review_options(const Node& entry, const Surroundings& around, Diagnostics& diagnostics) {
+  const Node* const publisher = entry.find("publisher");
+  const Node* const destination = publisher != nullptr ? publisher->find("destination") : nullptr;
+  if (destination == nullptr) return;
+  if (const Node* topic = destination->find("topic"); topic != nullptr) {
+    const bool other = !around.topic.empty() && around.topic != topic->text();
+    if (other || !around.topic_prefix.empty()) {
+      diagnostics.error(*topic, "CONTRADICTING_OPTIONS",
+                        "everything goes to the topic " + topic->display() + ", so the " +
+                            (other ? "topic" : "topic_prefix") + " of the namespace's backend would have no effect",
+                        "keep one of them");
+    }
+  }
+  if (const Node* backend = destination->find("backend");
+      backend != nullptr && !around.backend.empty() && around.backend != backend->text()) {
+    diagnostics.error(*backend, "CONTRADICTING_OPTIONS",
+                      "messages go to " + backend->display() + ", so the namespace's backend '" + around.backend +
+                          "' would have no effect",
+                      "keep one of them");
+  }
+}
+
+std::vector<Holding> holdings(const Node& entry) {
+  Diagnostics validated_before;
+  const Options options = read_options(entry, validated_before);
+  const Node* const table = entry.find("table");
+  return {{.kind = Holding::Kind::table,
+           .backend = options.database,
+           .container = {},
+           .name = options.table,
+           .at = table != nullptr ? *table : entry}};
 }
 
 }  // namespace prism::outbox

@@ -6,10 +6,12 @@
 #include <memory>
 #include <optional>
 #include <string>
+#include <vector>
 
 #include "base/types.h"
 #include "config/diagnostics.h"
 #include "config/document.h"
+#include "patterns/components.h"
 
 namespace prism::config {
 struct SchemaInfo;
@@ -37,5 +39,9 @@ std::shared_ptr<const config::SchemaInfo> options_info();
 
 // Reads a validated entry; what is wrong is said in `diagnostics`.
 Options read_options(const config::Node& entry, config::Diagnostics& diagnostics);
+
+// What PatternType asks of options that are valid.
+void review_options(const config::Node& entry, const Surroundings& around, config::Diagnostics& diagnostics);
+std::vector<Holding> holdings(const config::Node& entry);
 
 }  // namespace prism::outbox
