@@ -1,6 +1,7 @@
 #include "backends/sqlite/event_log.h"
 
 #include <algorithm>
+#include <limits>
 #include <set>
 
 #include "backends/sqlite/group_consumer.h"
@@ -64,9 +65,13 @@ Result<std::vector<std::shared_ptr<Topic>>> load_topics(Connection& connection,
 // The records of one call. Encoded once; their rows get their numbers inside the writer's transaction.
 class AppendOp final : public WriteOp {
  public:
+  // A record without key goes where its transaction's others go: a group of calls then fills few pages instead of
+  // touching one in each partition, which is most of what a small append costs. The next group takes the next one.
+  static constexpr std::uint32_t kAnyPartition = std::numeric_limits<std::uint32_t>::max();
   struct Entry {
     std::uint32_t partition;
-    std::size_t index;  // in the batch
+    bool keyless = false;
+    std::size_t index = 0;  // in the batch
     std::size_t begin = 0;
     std::size_t size = 0;
     std::uint64_t offset = 0;
@@ -82,8 +87,10 @@ class AppendOp final : public WriteOp {
         bytes_(bytes),
         deadline_(deadline) {
     // Rows of one partition stand together in the tree. Stable: the order of a key is the order of the batch.
-    std::stable_sort(this->entries.begin(), this->entries.end(),
-                     [](const Entry& a, const Entry& b) { return a.partition < b.partition; });
+    if (this->entries.size() > 1) {
+      std::stable_sort(this->entries.begin(), this->entries.end(),
+                       [](const Entry& a, const Entry& b) { return a.partition < b.partition; });
+    }
     if (bytes_ <= kEncodeInlineBytes) encode();
   }
 
@@ -97,7 +104,12 @@ class AppendOp final : public WriteOp {
     PRISM_TRY(Query insert, connection.prepare("INSERT INTO prism_records(seq, data) VALUES(?1, ?2)"));
     Topic::Cursor* cursor = nullptr;
     std::uint32_t partition = 0;
+    if (topic_->keyless_transaction != engine_.transaction()) {
+      topic_->keyless_transaction = engine_.transaction();
+      topic_->keyless_partition = (topic_->keyless_partition + 1) % topic_->partitions;
+    }
     for (Entry& entry : entries) {
+      if (entry.keyless) entry.partition = topic_->keyless_partition;  // a replay may take another
       if (cursor == nullptr || partition != entry.partition) {
         partition = entry.partition;
         PRISM_TRY(cursor, prepare(connection, partition));
@@ -360,7 +372,6 @@ class SqliteEventLog final : public EventLog {
     entries.reserve(n);
     std::size_t bytes = 0;
     std::set<std::string, std::less<>> failed_keys;
-    const std::uint32_t keyless = topic->round_robin.fetch_add(1, std::memory_order_relaxed) % topic->partitions;
     for (std::size_t i = 0; i < n; ++i) {
       const Record& record = records[i];
       results.emplace_back(Appended{.at = {}, .durability = Durability::fsync, .duplicate = false});
@@ -383,9 +394,10 @@ class SqliteEventLog final : public EventLog {
                           "append from the failed one on again, in order", Retry::safe);
         continue;
       }
+      const bool keyless = record.key.empty();
       const std::uint32_t partition =
-          record.key.empty() ? keyless : static_cast<std::uint32_t>(hash_key(record.key) % topic->partitions);
-      entries.push_back({.partition = partition, .index = i});
+          keyless ? AppendOp::kAnyPartition : static_cast<std::uint32_t>(hash_key(record.key) % topic->partitions);
+      entries.push_back({.partition = partition, .keyless = keyless, .index = i});
       bytes += size + 32 + 8 * record.headers.size();
     }
     if (entries.empty()) co_return results;

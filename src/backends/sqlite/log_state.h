@@ -42,8 +42,9 @@ struct Topic {
   std::uint64_t first_uid = 0;  // of partition 0; each partition of the file has a number of its own
   Id128 incarnation{};
   std::vector<Cursor> cursors;
+  std::uint32_t keyless_partition = 0;  // of records without key in the transaction of this number; writing thread only
+  std::uint64_t keyless_transaction = 0;
   std::unique_ptr<std::atomic<std::uint64_t>[]> ends;  // committed, as far as this process knows; they only grow
-  std::atomic<std::uint32_t> round_robin{0};
 
   std::mutex mutex;
   std::vector<std::shared_ptr<Listener>> listeners;  // guarded by mutex
