@@ -204,3 +204,20 @@ def test_a_subscription_that_does_not_begin_with_open(stub) -> None:
     request = pubsub_pb2.SubscribeStreamRequest
     error = refusal(lambda: list(stub.SubscribeStream(iter([request(ack=request.Ack(ack_tokens=[b"x"]))]))))
     assert error.reason == "FRAME_OUT_OF_ORDER"
+
+
+# Names
+
+
+def test_errors_repeat_no_more_of_a_name_than_a_person_reads(server: PrismTestServer) -> None:
+    client = server.client(namespace="plain")
+    for call in (
+        lambda: server.client(namespace=None).publish("t" * 5_000, b"x"),
+        lambda: client.publish("t", b"x", metadata={"prism-" + "k" * 5_000: "1"}),
+        lambda: client.publish("t" * 5_000, b"x"),
+    ):
+        with pytest.raises(prism.PrismError) as refused:
+            call()
+        assert refused.value.retry == "never" and refused.value.reason
+        assert len(str(refused.value)) < 400
+        assert all(len(value) < 400 for value in refused.value.metadata.values())
