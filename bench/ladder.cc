@@ -20,10 +20,14 @@ namespace {
 
 using namespace prism;
 
-class NoMetrics final : public api::CallMetrics {
+class NoMetrics final : public api::CallMetrics, public api::NamespaceCalls {
  public:
   void started(const api::Method& /*method*/) noexcept override {}
-  void finished(const api::Method& /*method*/, grpc::StatusCode /*code*/, Clock::duration /*took*/) noexcept override {}
+  void ended(const api::Method& /*method*/) noexcept override {}
+  api::NamespaceCalls& of(std::string_view /*namespace_name*/) noexcept override { return *this; }
+  void finished(const api::Method& /*method*/, grpc::StatusCode /*code*/, std::string_view /*reason*/,
+                Clock::duration /*took*/) noexcept override {}
+  void refused(const api::Method& /*method*/, std::string_view /*reason*/) noexcept override {}
   void published(const api::Method& /*method*/, std::size_t /*messages*/, std::size_t /*bytes*/) noexcept override {}
   void delivered(const api::Method& /*method*/, std::size_t /*messages*/, std::size_t /*bytes*/) noexcept override {}
 };

@@ -80,6 +80,16 @@ grpc::Status to_status(const Error& error) {
   return {static_cast<grpc::StatusCode>(error.code), std::move(text), status.SerializeAsString()};
 }
 
+std::string reason_of(const grpc::Status& status) {
+  common::v1::Status details;
+  if (status.error_details().empty() || !details.ParseFromString(status.error_details())) return {};
+  for (const auto& any : details.details()) {
+    common::v1::ErrorInfo info;
+    if (any.type_url().ends_with("/google.rpc.ErrorInfo") && info.ParseFromString(any.value())) return info.reason();
+  }
+  return {};
+}
+
 void to_proto(const Error& error, common::v1::Error* out) {
   out->set_code(static_cast<int>(error.code));
   out->set_reason(error.reason);
@@ -124,6 +134,16 @@ Error shutting_down() {
           "SHUTTING_DOWN",
           "the server is shutting down",
           "connect again, perhaps to another server",
+          Retry::safe,
+          {},
+          {}};
+}
+
+Error namespace_replaced() {
+  return {Code::unavailable,
+          "NAMESPACE_REPLACED",
+          "the configuration of the namespace was changed",
+          "subscribe again: what was not acknowledged comes again",
           Retry::safe,
           {},
           {}};

@@ -13,6 +13,9 @@ namespace prism::api {
 // PreconditionFailure by code.
 grpc::Status to_status(const Error& error);
 
+// The reason in a status that to_status() made; empty where it has none.
+std::string reason_of(const grpc::Status& status);
+
 void to_proto(const Error& error, common::v1::Error* out);
 
 // What a method, or a field, answers that the contract has and this version does not.
@@ -22,5 +25,7 @@ Error field_not_available(std::string_view field);
 Error request_malformed(std::string_view message);
 // What a stream ends with, and a call is refused with, while the server goes down.
 Error shutting_down();
+// Of a subscription: another assembly of the namespace has taken over, and serves it when it is opened again.
+Error namespace_replaced();
 
 }  // namespace prism::api

@@ -9,6 +9,7 @@
 #include <memory>
 #include <mutex>
 #include <optional>
+#include <set>
 #include <string>
 #include <utility>
 #include <vector>
@@ -233,13 +234,24 @@ class FakeRouter final : public Router {
   FakeLog& log_;
 };
 
-class FakeMetrics final : public CallMetrics {
+class FakeMetrics final : public CallMetrics, public NamespaceCalls {
  public:
   void started(const Method& /*method*/) noexcept override { ++in_flight; }
-  void finished(const Method& method, grpc::StatusCode code, Clock::duration /*took*/) noexcept override {
+  void ended(const Method& /*method*/) noexcept override { --in_flight; }
+  NamespaceCalls& of(std::string_view namespace_name) noexcept override {
+    const std::lock_guard lock(mutex);
+    namespaces.insert(std::string(namespace_name));
+    return *this;
+  }
+  void finished(const Method& method, grpc::StatusCode code, std::string_view reason,
+                Clock::duration /*took*/) noexcept override {
     const std::lock_guard lock(mutex);
     ++calls[{std::string(method.name), static_cast<int>(code)}];
-    --in_flight;
+    if (!reason.empty()) ++reasons[std::string(reason)];
+  }
+  void refused(const Method& /*method*/, std::string_view reason) noexcept override {
+    const std::lock_guard lock(mutex);
+    ++refusals[std::string(reason)];
   }
   void published(const Method& /*method*/, std::size_t messages, std::size_t /*bytes*/) noexcept override {
     published_messages += messages;
@@ -248,7 +260,9 @@ class FakeMetrics final : public CallMetrics {
     delivered_messages += messages;
   }
   std::mutex mutex;
-  std::map<std::pair<std::string, int>, int> calls;
+  std::map<std::pair<std::string, int>, int> calls;  // guarded by mutex, as are the following
+  std::map<std::string, int> reasons, refusals;
+  std::set<std::string> namespaces;
   std::atomic<int> in_flight{0};
   std::atomic<std::size_t> published_messages{0}, delivered_messages{0};
 };

@@ -2,11 +2,14 @@
 
 #include <algorithm>
 #include <limits>
+#include <ranges>
 #include <utility>
 
 #include "api/errors.h"
+#include "api/spans.h"
 #include "base/ids.h"
 #include "base/text.h"
+#include "patterns/log_ports.h"
 #include "prism/queue/v1/queue.pb.h"
 
 namespace prism::api {
@@ -69,7 +72,11 @@ Result<Message> common_parts(Request& request, std::string topic, const std::sha
   } else if (const auto found = request.metadata().find(std::string(kContentType)); found != request.metadata().end()) {
     out.headers.emplace_back(kContentType, Bytes::copy(found->second));
   }
-  for (auto& [name, value] : *request.mutable_metadata()) out.headers.emplace_back(name, take(&value));
+  for (auto& [name, value] : *request.mutable_metadata()) {
+    if (is_trace_header(name)) continue;
+    out.headers.emplace_back(name, take(&value));
+  }
+  if (const auto trace = trace_of(request.metadata())) set_trace(out, *trace);
   return out;
 }
 
@@ -248,6 +255,9 @@ void to_event(const Received& received, const std::string& topic, Event* out) {
       (*out->mutable_metadata())[utf8(name)] = utf8(value.view());
     }
   }
+  for (const auto& [name, value] : message.attributes) {
+    if (is_trace_header(name)) (*out->mutable_metadata())[name] = utf8(value);
+  }
   if (!received.at.empty()) out->set_position(position_text(received.at));
   const auto micros = received.time.time_since_epoch().count();
   if (micros != 0) {
@@ -262,10 +272,13 @@ template void to_event(const Received&, const std::string&, pubsub::v1::Event*);
 template void to_event(const Received&, const std::string&, queue::v1::Message*);
 
 PublishSet::Group& PublishSet::group_of(Route route) {
-  for (auto& group : groups_) {
-    if (group.route.publisher != route.publisher) continue;
-    group.one_topic = group.one_topic && group.route.topic == route.topic;
-    return group;
+  for (auto& group : groups_ | std::views::reverse) {
+    if (group.route.publisher == route.publisher) {
+      group.one_topic = group.one_topic && group.route.topic == route.topic;
+      return group;
+    }
+    // The namespace was replaced in between: what comes now must not overtake what came then.
+    if (group.route.namespace_name == route.namespace_name) break;
   }
   return groups_.emplace_back(Group{std::move(route), true, {}, {}});
 }
@@ -301,6 +314,7 @@ void PublishSet::add(const Router& router, const RequestContext& request, Family
   if (!converted) return refuse(std::move(converted).error());
   converted->payload = Payload(take_payload(message, frame));
   bytes_ += size;
+  entry.bytes = size;
   entry.id = converted->id;
   Group& group = group_of(last_route_);
   group.messages.push_back(std::move(*converted));
@@ -326,20 +340,51 @@ std::string PublishSet::ordered_topic() const {
   return groups_.front().route.topic;
 }
 
-Task<std::vector<PublishSet::Outcome>> PublishSet::publish(Context context) {
+void PublishSet::describe(trace::Span& span) const {
+  if (!span) return;
+  span.set("messaging.batch.message_count", entries_.size());
+  if (groups_.size() == 1) {
+    api::describe(span, groups_.front().route);
+  }
+  std::size_t links = 0;
+  for (const auto& group : groups_) {
+    for (const auto& message : group.messages) {
+      if (links >= kMaxLinks) return;
+      if (const auto trace = prism::trace_of(message)) {
+        span.link(*trace);
+        ++links;
+      }
+    }
+  }
+}
+
+Task<std::vector<PublishSet::Outcome>> PublishSet::publish(Context context, MeasuredCall& call) {
   std::vector<Outcome> out;
   out.reserve(entries_.size());
   for (auto& entry : entries_) {
     if (entry.refused) {
+      call.refused(entry.refused->reason);
       out.push_back({std::move(entry.id), fail(std::move(*entry.refused))});
     } else {
       out.push_back({std::move(entry.id), Appended{}});
     }
   }
+  last_route_ = {};
   for (auto& group : groups_) {
-    auto results = co_await group.route.publisher->publish(context.in_namespace(group.route.namespace_name),
-                                                           std::move(group.messages));
-    for (std::size_t i = 0; i < results.size(); ++i) out[group.entries[i]].result = std::move(results[i]);
+    NamespaceCalls& counted = call.in(group.route.namespace_name);
+    auto results = co_await group.route.publisher->publish(enter(context, group.route), std::move(group.messages));
+    std::size_t published = 0, bytes = 0;
+    for (std::size_t i = 0; i < results.size(); ++i) {
+      if (results[i]) {
+        ++published;
+        bytes += entries_[group.entries[i]].bytes;
+      } else {
+        counted.refused(call.method(), results[i].error().reason);
+      }
+      out[group.entries[i]].result = std::move(results[i]);
+    }
+    counted.published(call.method(), published, bytes);
+    group.route = {};  // a change of the configuration may wait for it, and the next group for the change
   }
   co_return out;
 }

@@ -8,10 +8,12 @@
 #include <unordered_set>
 #include <vector>
 
+#include "api/call_metrics.h"
 #include "api/context.h"
 #include "api/router.h"
 #include "patterns/pattern.h"
 #include "prism/pubsub/v1/pubsub.pb.h"
+#include "telemetry/trace.h"
 
 namespace prism::api {
 
@@ -67,12 +69,16 @@ class PublishSet {
   // The topic of all messages, if a publish of them may overlap another one to the same topic (see Route); else empty.
   std::string ordered_topic() const;
 
+  // What a span says of them, with links to the traces that messages came with.
+  void describe(trace::Span& span) const;
+
   struct Outcome {
     std::string id;
     Result<Appended> result;
   };
-  // Once. As many outcomes as messages were added. The set must stay where it is until the task has ended.
-  Task<std::vector<Outcome>> publish(Context context);
+  // Once. As many outcomes as messages were added; counts them for their namespaces. The set must stay where it is
+  // until the task has ended.
+  Task<std::vector<Outcome>> publish(Context context, MeasuredCall& call);
 
  private:
   struct Group {
@@ -83,6 +89,7 @@ class PublishSet {
   };
   struct Entry {
     std::string id;
+    std::size_t bytes = 0;  // of the payload
     std::unique_ptr<Error> refused;
   };
   Group& group_of(Route route);

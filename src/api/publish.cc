@@ -8,6 +8,7 @@
 #include "api/errors.h"
 #include "api/messaging.h"
 #include "base/crc32c.h"
+#include "patterns/log_ports.h"
 
 namespace prism::api {
 namespace {
@@ -49,18 +50,17 @@ void put(PublishSet::Outcome&& outcome, pubsub::v1::PublishResult* out) {
   }
 }
 
-std::size_t published(const std::vector<PublishSet::Outcome>& outcomes) {
-  return static_cast<std::size_t>(std::ranges::count_if(outcomes, [](const auto& o) { return o.result.has_value(); }));
-}
-
 }  // namespace
 
 Task<grpc::Status> publish(UnaryCall* call, const Serving* serving, Family family, PublishRequest* request,
                            PublishResponse* response) {
   auto context = request_context(call->context(), call->stop(), serving->sessions);
   if (!context) co_return to_status(context.error());
+  const bool adopted = begin_request(*context, call->measured().method(), trace_of(request->metadata()), call->trace());
   auto route = serving->router.resolve(context->bound, request->topic());
   if (!route) co_return to_status(route.error());
+  call->measured().in(route->namespace_name);
+  describe(call->trace(), *route);
   if (auto serves = check_api(*route, family); !serves) co_return to_status(serves.error());
   const std::size_t bytes = request->payload().size();
   if (bytes > kMaxUnaryBytes) {
@@ -72,11 +72,12 @@ Task<grpc::Status> publish(UnaryCall* call, const Serving* serving, Family famil
   auto message = to_message(*request, route->topic, nullptr);
   if (!message) co_return to_status(message.error());
   message->payload = Payload(take_payload(*request, nullptr));
+  if (adopted) drop_trace(*message);
   std::string id = message->id;
+  call->trace().span.set("messaging.message.id", id);
   Batch<Message> batch;
   batch.push_back(std::move(*message));
-  auto results =
-      co_await route->publisher->publish(context->context.in_namespace(route->namespace_name), std::move(batch));
+  auto results = co_await route->publisher->publish(enter(context->context, *route), std::move(batch));
   if (!results.front()) co_return to_status(results.front().error());
   to_proto(*results.front(), std::move(id), response);
   response->set_topic(route->topic);
@@ -88,13 +89,14 @@ Task<grpc::Status> publish_batch(UnaryCall* call, const Serving* serving, Family
                                  PublishBatchResponse* response) {
   auto context = request_context(call->context(), call->stop(), serving->sessions);
   if (!context) co_return to_status(context.error());
+  begin_request(*context, call->measured().method(), std::nullopt, call->trace());
   if (auto ok = check_count(static_cast<std::size_t>(request->messages_size()), "messages"); !ok)
     co_return to_status(ok.error());
   PublishSet set;
   for (auto& message : *request->mutable_messages()) set.add(serving->router, *context, family, message, nullptr);
   if (auto ok = check_bytes(set.bytes()); !ok) co_return to_status(ok.error());
-  auto outcomes = co_await set.publish(context->context);
-  call->measured().published(published(outcomes), set.bytes());
+  set.describe(call->trace().span);
+  auto outcomes = co_await set.publish(context->context, call->measured());
   response->mutable_results()->Reserve(static_cast<int>(outcomes.size()));
   for (auto& outcome : outcomes) put(std::move(outcome), response->add_results());
   co_return grpc::Status::OK;
@@ -215,8 +217,14 @@ class StreamPublisher {
 
   Task<void> publish_one(PublishSet set, std::uint64_t number) {
     std::string topic = set.ordered_topic();
-    auto outcomes = co_await set.publish(request_.context);
-    call_->measured().published(published(outcomes), set.bytes());
+    Context context;
+    trace::Span span = begin_part(request_, call_->measured().method(), context);
+    set.describe(span);
+    auto outcomes = co_await set.publish(std::move(context), call_->measured());
+    for (const auto& outcome : outcomes) {
+      if (!outcome.result) span.fail(outcome.result.error());
+    }
+    span.end();
     {
       const std::lock_guard lock(mutex_);
       --publishing_;
@@ -420,8 +428,11 @@ Task<grpc::Status> publish_payload(PublishPayloadCall* call, const Serving* serv
                                 "send one header, then chunks, then one trailer"));
   }
   auto& header = *first->message->mutable_header();
+  const bool adopted = begin_request(*context, call->measured().method(), trace_of(header.metadata()), call->trace());
   auto route = serving->router.resolve(context->bound, header.topic());
   if (!route) co_return to_status(route.error());
+  call->measured().in(route->namespace_name);
+  describe(call->trace(), *route);
   if (auto serves = check_api(*route, family); !serves) co_return to_status(serves.error());
   Upload upload{call, serving, serving->runtime.next_loop(), std::nullopt, std::nullopt, 0, {}};
   if (header.has_size()) upload.declared = header.size();
@@ -430,11 +441,12 @@ Task<grpc::Status> publish_payload(PublishPayloadCall* call, const Serving* serv
   first.reset();
   call->begin_read();
   message->payload = Payload(std::make_unique<UploadSource>(&upload), upload.declared);
+  if (adopted) drop_trace(*message);
   std::string id = message->id;
+  call->trace().span.set("messaging.message.id", id);
   Batch<Message> batch;
   batch.push_back(std::move(*message));
-  auto results =
-      co_await route->publisher->publish(context->context.in_namespace(route->namespace_name), std::move(batch));
+  auto results = co_await route->publisher->publish(enter(context->context, *route), std::move(batch));
   auto result = std::move(results.front());
   // A backend may still hold the payload after it has answered (a cancelled call): its reads end now.
   if (!result) call->release_read(upload.loop);

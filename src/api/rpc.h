@@ -16,7 +16,9 @@
 #include <utility>
 
 #include "api/call_metrics.h"
+#include "api/errors.h"
 #include "api/signal.h"
+#include "api/spans.h"
 #include "runtime/scope.h"
 #include "runtime/stall.h"
 
@@ -66,6 +68,7 @@ class Call : public Reactor {
   std::stop_token stop() const noexcept { return stop_.get_token(); }  // the client went away
   bool cancelled() const noexcept { return stop_.stop_requested(); }
   MeasuredCall& measured() noexcept { return measured_; }
+  CallTrace& trace() noexcept { return trace_; }  // ended with the call's status
 
   void OnCancel() final {
     const StallDetector::Stretch stretch(calls_.stalls);
@@ -81,7 +84,11 @@ class Call : public Reactor {
  private:
   static Task<void> run(Call* self, Task<grpc::Status> body) {
     grpc::Status status = co_await std::move(body);
-    self->measured_.finish(self->cancelled() ? grpc::StatusCode::CANCELLED : status.error_code());
+    // What a call whose client is gone ends with is told to nobody.
+    if (self->cancelled()) status = to_status({.code = Code::cancelled, .reason = "CANCELLED"});
+    const std::string reason = status.ok() ? std::string() : reason_of(status);
+    end_request(self->trace_, self->measured_.method(), status, reason, self->measured_.so_far());
+    self->measured_.finish(status.error_code(), reason);
     self->Finish(std::move(status));
     self->release();
   }
@@ -92,6 +99,7 @@ class Call : public Reactor {
   grpc::CallbackServerContext& context_;
   std::stop_source stop_;
   MeasuredCall measured_;
+  CallTrace trace_;
   std::atomic<int> owners_{2};
 };
 

@@ -1,5 +1,6 @@
 #include <algorithm>
 #include <array>
+#include <atomic>
 #include <deque>
 #include <mutex>
 #include <unordered_map>
@@ -8,6 +9,7 @@
 #include "api/errors.h"
 #include "api/messaging.h"
 #include "base/crc32c.h"
+#include "telemetry/log.h"
 
 namespace prism::api {
 namespace {
@@ -21,6 +23,7 @@ constexpr auto kReceiveWait = std::chrono::seconds(30);  // one receive; then th
 constexpr auto kCloseGrace = std::chrono::seconds(10);   // settle and close are not cut by the client's going away
 constexpr std::size_t kReceiveBytes = 1UL << 20;         // of inline payloads in memory at once for one stream
 constexpr auto kDefaultAckDeadline = std::chrono::seconds(30);
+constexpr auto kReplacedGrace = std::chrono::seconds(30);  // for what is out when a namespace is replaced
 
 Error invalid(std::string reason, std::string message, std::string hint = {}) {
   return {Code::invalid_argument, std::move(reason), std::move(message), std::move(hint), Retry::never, {}, {}};
@@ -65,6 +68,17 @@ void set_error(Event* event, const Error& error) {
   to_proto(error, event->mutable_error());
 }
 
+// Whoever looks after the payloads should know; what the client's going away has done says nothing.
+void log_undelivered(const Context& context, const Received& received, const Error& error) {
+  if (context.stopped()) return;
+  log::warn(context, "a payload cannot be delivered",
+            {{"topic", received.message.topic},
+             {"message_id", received.message.id},
+             {"reason", error.reason},
+             {"error", error.message},
+             {"attempt", received.attempt}});
+}
+
 // Was the message dealt with by every group, and its payload cleaned up? Said before the first byte.
 bool is_repeat(const Error& error) { return error.reason == kMessageRepeated; }
 
@@ -85,16 +99,25 @@ class SimpleSubscriber {
   Task<grpc::Status> run(Family family, const SubscribeRequest* request) {
     auto context = request_context(call_->context(), call_->stop(), serving_->sessions);
     if (!context) co_return to_status(context.error());
-    auto route = serving_->router.resolve(context->bound, request->topic());
+    const TraceContext caller = caller_of(*context);
+    begin_request(*context, call_->measured().method(), std::nullopt, call_->trace());
+    auto route = serving_->router.resolve_to_subscribe(context->bound, request->topic());
     if (!route) co_return to_status(route.error());
+    replaced_ = route->replaced;
+    call_->measured().in(route->namespace_name);
+    describe(call_->trace(), *route);
     if (auto serves = check_api(*route, family); !serves) co_return to_status(serves.error());
     auto spec = to_group(*request, route->topic);
     if (!spec) co_return to_status(spec.error());
     topic_ = request->topic();
-    context_ = context->context.in_namespace(route->namespace_name);
+    deliveries_ = Deliveries(caller, call_->measured().method(), topic_, spec->group, route->trace_patterns);
+    context_ = enter(context->context, *route);
     auto subscribed = co_await route->subscriber->subscribe(context_, std::move(*spec));
     if (!subscribed) co_return to_status(subscribed.error());
     subscription_ = std::move(*subscribed);
+    // What comes belongs to the traces of the messages.
+    call_->trace().span.end();
+    context_ = context_.with_trace({});
     const Error end = co_await deliver();
     co_await subscription_->close(context_.shielded(kCloseGrace));
     co_return to_status(end);
@@ -106,19 +129,24 @@ class SimpleSubscriber {
     std::stop_source receiving;
     const std::stop_callback on_cancel(call_->stop(), [&receiving] { receiving.request_stop(); });
     const std::stop_callback on_drain(serving_->calls.draining.get_token(), [&receiving] { receiving.request_stop(); });
+    const std::stop_callback on_replaced(replaced_, [&receiving] { receiving.request_stop(); });
     const Context receive = context_.with_stop(receiving.get_token());
     while (true) {
       if (call_->cancelled() || context_.stopped()) co_return context_.over(false);
-      if (receiving.stop_requested()) co_return shutting_down();
+      if (receiving.stop_requested())
+        co_return serving_->calls.draining.stop_requested() ? shutting_down() : namespace_replaced();
       auto batch = co_await subscription_->receive(receive.with_timeout(kReceiveWait), kFrameEvents, kReceiveBytes);
       if (!batch) {
         if (receiving.stop_requested() || batch.error().code == Code::deadline_exceeded) continue;
         co_return std::move(batch).error();
       }
       Batch<Settle> settles;
+      std::vector<trace::Span> spans;  // of the settles
       for (auto& received : *batch) {
-        auto settle = co_await send(std::move(received));
+        trace::Span span = deliveries_.deliver(received);
+        auto settle = co_await send(std::move(received), span);
         if (!settle) break;
+        if (span) spans.push_back(deliveries_.settle(span.trace_or({}), settle->what));
         settles.push_back(std::move(*settle));
       }
       // What was not written goes to another member of the group when the subscription is closed.
@@ -127,19 +155,23 @@ class SimpleSubscriber {
   }
 
   // None: the client is gone.
-  Task<std::optional<Settle>> send(Received received) {
+  // NOLINTNEXTLINE(cppcoreguidelines-avoid-reference-coroutine-parameters): awaited at once; the sender owns it.
+  Task<std::optional<Settle>> send(Received received, trace::Span& span) {
+    const Context context = span.context(context_);
     Settle settle{std::move(received.token), Settle::Do::ack, {}, {}};
     Event event;
     to_event(received, topic_, &event);
     Payload payload = std::move(received.message.payload);
     std::size_t bytes = 0;
     if (at_hand(payload) || (payload.size() && *payload.size() <= kMaxEventBytes)) {
-      auto whole = co_await payload.collect(context_, kMaxEventBytes);
+      auto whole = co_await payload.collect(context, kMaxEventBytes);
+      if (!whole) span.fail(whole.error());
       if (!whole && is_repeat(whole.error())) co_return settle;
       if (whole) {
         event.set_payload(whole->data(), whole->size());
         bytes = whole->size();
       } else {
+        log_undelivered(context, received, whole.error());
         note(whole.error(), event, settle);
       }
       if (!co_await call_->write(event)) co_return std::nullopt;
@@ -148,9 +180,11 @@ class SimpleSubscriber {
       auto extended = Clock::now();
       for (bool last = false; !last;) {
         // One piece is read ahead to know which one is the last; the source gives an empty one at the end.
-        auto piece = co_await payload.next(context_, kPartBytes);
+        auto piece = co_await payload.next(context, kPartBytes);
+        if (!piece) span.fail(piece.error());
         if (!piece && is_repeat(piece.error())) co_return settle;
         if (!piece) {
+          log_undelivered(context, received, piece.error());
           note(piece.error(), event, settle);
           last = true;
           if (at.offset > 0) set_part(&event, at, 0, true);
@@ -190,6 +224,8 @@ class SimpleSubscriber {
   const Serving* serving_;
   Context context_;
   std::string topic_;
+  Deliveries deliveries_;
+  std::stop_token replaced_;
   std::unique_ptr<Subscription> subscription_;
 };
 
@@ -237,12 +273,22 @@ class Credit {
     if (full() || bytes_ + bytes > max_bytes_) expire();
     return out_.empty() || (out_.size() < max_messages_ && bytes_ + bytes <= max_bytes_);
   }
-  void sent(const std::string& token, std::size_t bytes) {
+  void sent(const std::string& token, std::size_t bytes, const trace::Span& span) {
     const std::lock_guard lock(mutex_);
     const auto expires = Clock::now() + deadline_;
     next_expiry_ = out_.empty() ? expires : std::min(next_expiry_, expires);
-    if (out_.emplace(token, Out{bytes, expires}).second) bytes_ += bytes;
+    auto trace = span ? std::make_unique<const TraceContext>(span.trace_or({})) : nullptr;
+    if (trace != nullptr) traced_ = true;
+    if (out_.emplace(token, Out{bytes, expires, std::move(trace)}).second) bytes_ += bytes;
   }
+  // The trace of a delivery that is out; none: it is not recorded.
+  std::optional<TraceContext> trace_of(const std::string& token) {
+    const std::lock_guard lock(mutex_);
+    const auto found = out_.find(token);
+    if (found == out_.end() || found->second.trace == nullptr) return std::nullopt;
+    return *found->second.trace;
+  }
+  bool traced() const noexcept { return traced_; }  // has any delivery been recorded?
   // The deadline counts from the last part.
   void extended(const std::string& token, Clock::duration by) {
     const std::lock_guard lock(mutex_);
@@ -273,6 +319,7 @@ class Credit {
   struct Out {
     std::size_t bytes;
     Clock::time_point expires;
+    std::unique_ptr<const TraceContext> trace;
   };
   bool full() const { return out_.size() >= max_messages_ || bytes_ >= max_bytes_; }
   // The log gives these to somebody else now.
@@ -297,6 +344,7 @@ class Credit {
   std::unordered_map<std::string, Out> out_;  // by token
   std::size_t bytes_ = 0;
   Clock::time_point next_expiry_{};  // no event expires before
+  std::atomic<bool> traced_{false};
   const Clock::duration deadline_;
 };
 
@@ -315,7 +363,11 @@ class StreamSubscriber {
     if (!opened) co_return to_status(opened.error());
     {
       const std::stop_callback on_cancel(call_->stop(), [this] { receiving_.request_stop(); });
-      const std::stop_callback on_drain(serving_->calls.draining.get_token(), [this] { receiving_.request_stop(); });
+      const std::stop_callback on_drain(serving_->calls.draining.get_token(), [this] {
+        receiving_.request_stop();
+        credit_changed_.notify();  // a goodbye that has begun becomes shorter
+      });
+      const std::stop_callback on_replaced(route_.replaced, [this] { receiving_.request_stop(); });
       std::vector<Task<bool>> stages;
       stages.push_back(write_stage());
       stages.push_back(settle_stage());
@@ -341,6 +393,8 @@ class StreamSubscriber {
     auto request = request_context(call_->context(), call_->stop(), serving_->sessions);
     if (!request) co_return fail(std::move(request).error());
     request_ = std::move(*request);
+    const TraceContext caller = caller_of(request_);
+    begin_request(request_, call_->measured().method(), std::nullopt, call_->trace());
     const std::stop_callback on_drain(serving_->calls.draining.get_token(), [this] { call_->release_read(loop_); });
     auto frame = co_await call_->read();
     if (!frame)
@@ -350,7 +404,9 @@ class StreamSubscriber {
     if (frame->malformed) co_return fail(request_malformed(frame->message->GetTypeName()));
     if (!frame->message->has_open()) co_return fail(invalid("FRAME_OUT_OF_ORDER", "the first frame must be `open`"));
     const auto& open = frame->message->open();
-    PRISM_CO_TRY(route_, serving_->router.resolve(request_.bound, open.topic()));
+    PRISM_CO_TRY(route_, serving_->router.resolve_to_subscribe(request_.bound, open.topic()));
+    call_->measured().in(route_.namespace_name);
+    describe(call_->trace(), route_);
     PRISM_CO_CHECK(check_api(route_, family_));
     PRISM_CO_TRY(auto spec, to_group(open, route_.topic));
     PRISM_CO_TRY(ack_deadline_,
@@ -372,11 +428,15 @@ class StreamSubscriber {
     opened->mutable_ack_deadline()->set_seconds(nanos / 1'000'000'000);
     opened->mutable_ack_deadline()->set_nanos(static_cast<int>(nanos % 1'000'000'000));
     opened->set_topic(route_.topic);
-    context_ = request_.context.in_namespace(route_.namespace_name);
+    deliveries_ = Deliveries(caller, call_->measured().method(), topic_, spec.group, route_.trace_patterns);
+    context_ = enter(request_.context, route_);
     credit_.emplace(messages, bytes, ack_deadline_);
     auto subscribed = co_await route_.subscriber->subscribe(context_, std::move(spec));
     if (!subscribed) co_return fail(std::move(subscribed).error());
     subscription_ = std::move(*subscribed);
+    // What comes belongs to the traces of the messages.
+    call_->trace().span.end();
+    context_ = context_.with_trace({});
     post(settled_);
     co_return {};
   }
@@ -503,8 +563,17 @@ class StreamSubscriber {
       for (const auto& s : settles) asked.push_back({s.token, s.what, s.delay, valid_token(s.token)});
       std::erase_if(settles, [](const Settle& s) { return !valid_token(s.token); });
       Batch<Settled> results;
+      std::vector<trace::Span> spans;
+      if (credit_->traced()) {
+        for (const auto& s : settles) {
+          if (s.what == Settle::Do::extend) continue;
+          if (const auto of_delivery = credit_->trace_of(s.token))
+            spans.push_back(deliveries_.settle(*of_delivery, s.what));
+        }
+      }
       if (!settles.empty())
         results = co_await subscription_->settle(context_.shielded(kCloseGrace), std::move(settles));
+      spans.clear();  // they end
       co_await free(settled_);
       settled_.message.Clear();
       auto& out = *settled_.message.mutable_settled()->mutable_results();
@@ -574,7 +643,8 @@ class StreamSubscriber {
       }
       if (!co_await send(std::move(*batch))) break;
     }
-    if (serving_->calls.draining.stop_requested() && !input_ended() && !call_->cancelled()) co_await say_goodbye();
+    const bool told_to_go = draining() || route_.replaced.stop_requested();
+    if (told_to_go && !input_ended() && !call_->cancelled()) co_await say_goodbye();
     producer_ended();
     co_return true;
   }
@@ -595,7 +665,8 @@ class StreamSubscriber {
         }
         if (!co_await wait_for_credit(size, batch, i, extended)) co_return false;
       }
-      credit_->sent(received.token, size);
+      trace::Span delivery = deliveries_.deliver(received);
+      credit_->sent(received.token, size, delivery);
       if (at_hand(received.message.payload)) {
         const Bytes payload = received.message.payload.buffered();
         if (!events->empty() && bytes + payload.size() > kFrameBytes) {
@@ -624,7 +695,7 @@ class StreamSubscriber {
         events = co_await begin_events();
         bytes = 0;
       }
-      if (!co_await send_large(batch, i, extended)) co_return false;
+      if (!co_await send_large(batch, i, extended, delivery)) co_return false;
       events = co_await begin_events();
     }
     if (!events->empty()) send_events(bytes);
@@ -635,12 +706,14 @@ class StreamSubscriber {
   // NOLINTBEGIN(cppcoreguidelines-avoid-reference-coroutine-parameters)
 
   // A payload that is not in memory, or larger than a frame.
-  Task<bool> send_large(Batch<Received>& batch, std::size_t i, Clock::time_point& extended) {
+  Task<bool> send_large(Batch<Received>& batch, std::size_t i, Clock::time_point& extended, trace::Span& delivery) {
+    const Context context = delivery.context(context_);
     Received& received = batch[i];
     Payload payload = std::move(received.message.payload);
     const bool in_one_piece = payload.size() && *payload.size() <= kMaxEventBytes;
     auto piece =
-        in_one_piece ? co_await payload.collect(context_, kMaxEventBytes) : co_await payload.next(context_, kPartBytes);
+        in_one_piece ? co_await payload.collect(context, kMaxEventBytes) : co_await payload.next(context, kPartBytes);
+    if (!piece) delivery.fail(piece.error());
     if (!piece && is_repeat(piece.error())) {
       Batch<Settle> settles;
       settles.push_back({received.token, Settle::Do::ack, {}, {}});
@@ -659,6 +732,7 @@ class StreamSubscriber {
         event->set_payload(piece->data(), piece->size());
         total = piece->size();
       } else {
+        log_undelivered(context, received, piece.error());
         set_error(event, piece.error());
       }
       send_events(total);
@@ -668,6 +742,7 @@ class StreamSubscriber {
         if (!piece) {
           if (call_->cancelled()) co_return false;
           last = true;
+          log_undelivered(context, received, piece.error());
           set_error(event, piece.error());
           if (at.offset > 0) {
             set_part(event, at, 0, true);
@@ -684,7 +759,8 @@ class StreamSubscriber {
         if (gone()) co_return false;
         co_await keep_alive(batch, i, extended);
         if (!last) {
-          piece = co_await payload.next(context_, kPartBytes);
+          piece = co_await payload.next(context, kPartBytes);
+          if (!piece) delivery.fail(piece.error());
           event = (co_await begin_events())->Add();
           event->set_id(received.message.id);
           outgoing().large = true;
@@ -694,8 +770,7 @@ class StreamSubscriber {
       // The deadline counts from the last part.
       co_await extend(batch, i, i + 1);
     }
-    delivered_ += 1;
-    delivered_bytes_ += total;
+    call_->measured().delivered(1, total);
     co_return true;
   }
 
@@ -727,23 +802,30 @@ class StreamSubscriber {
     }
   }
 
-  // The server goes down: no more events, but what is out may still be settled for a while.
+  bool draining() const { return serving_->calls.draining.stop_requested(); }
+
+  // The server goes down, or the namespace was replaced: no more events, but what is out may still be settled for a
+  // while. A server that goes on gives it the time of a delivery.
   Task<void> say_goodbye() {
+    const bool shutdown = draining();
+    const Clock::duration grace =
+        shutdown ? serving_->drain_grace : std::min<Clock::duration>(ack_deadline_, kReplacedGrace);
     co_await begin_events();
     outgoing().message.Clear();
     auto* const closing = outgoing().message.mutable_closing();
-    closing->set_reason("SHUTTING_DOWN");
-    const auto millis = std::chrono::duration_cast<std::chrono::milliseconds>(serving_->drain_grace).count();
+    closing->set_reason(shutdown ? "SHUTTING_DOWN" : "NAMESPACE_REPLACED");
+    const auto millis = std::chrono::duration_cast<std::chrono::milliseconds>(grace).count();
     closing->mutable_grace()->set_seconds(millis / 1000);
     closing->mutable_grace()->set_nanos(static_cast<int>(millis % 1000 * 1'000'000));
     post(outgoing());
-    const auto until = Clock::now() + serving_->drain_grace;
-    while (!credit_->nothing_out() && !input_ended() && !gone() && Clock::now() < until) {
+    auto until = Clock::now() + grace;
+    while (!input_ended() && !gone() && Clock::now() < until) {
       const auto seen = credit_changed_.version();
+      if (!shutdown && draining()) until = std::min(until, Clock::now() + serving_->drain_grace);
       if (credit_->nothing_out() || input_ended()) break;
-      co_await credit_changed_.wait(context_, seen, until - Clock::now());
+      co_await credit_changed_.wait(context_, seen, std::min<Clock::duration>(until - Clock::now(), grace / 4));
     }
-    end(shutting_down());
+    end(draining() ? shutting_down() : namespace_replaced());
   }
 
   // The events of the frame that is being made.
@@ -850,6 +932,7 @@ class StreamSubscriber {
   Family family_;
   EventLoop& loop_;
   RequestContext request_;
+  Deliveries deliveries_;
   Route route_;
   Context context_;
   std::string topic_;

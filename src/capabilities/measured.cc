@@ -22,7 +22,7 @@ class Operation {
    public:
     Call(Operation& operation, const Context& context)
         : operation_(operation), of_request_(context.steps() != nullptr) {
-      operation_.prepare();
+      operation_.prepare(of_request_);
       operation_.count_->add();
       if (operation_.in_flight_ != nullptr) operation_.in_flight_->add(1);
     }
@@ -53,7 +53,8 @@ class Operation {
   };
 
  private:
-  void prepare() {
+  void prepare(bool of_request) {
+    if (of_request && kind_ == Kind::timed && !user_.step.empty()) std::call_once(step_once_, [this] { show_step(); });
     std::call_once(once_, [this] {
       Metrics& metrics = *user_.metrics;
       const LabelValues labels{user_.backend, name_};
@@ -72,14 +73,15 @@ class Operation {
                         .gauge("prism_backend_in_flight", "Operations on a backend that are under way.",
                                {"backend", "operation"})
                         .with(labels);
-      if (user_.step.empty()) return;
-      of_step_ = metrics
-                     .histogram("prism_pattern_backend_duration_seconds",
-                                "How long requests waited for a backend's operations in the name of a pattern; pattern "
-                                "\"log\" is the end of the chain.",
-                                {"namespace", "pattern", "backend", "operation"}, {})
-                     .held({user_.namespace_name, user_.step, user_.backend, name_});
     });
+  }
+  void show_step() {
+    of_step_ = user_.metrics
+                   ->histogram("prism_pattern_backend_duration_seconds",
+                               "How long requests waited for a backend's operations in the name of a pattern; pattern "
+                               "\"log\" is the end of the chain.",
+                               {"namespace", "pattern", "backend", "operation"}, {})
+                   .held({user_.namespace_name, user_.step, user_.backend, name_});
   }
   void fail(const Error& error) {
     user_.metrics
@@ -93,7 +95,7 @@ class Operation {
   const BackendUser user_;
   const std::string name_;
   const Kind kind_;
-  std::once_flag once_;
+  std::once_flag once_, step_once_;
   Counter* count_ = nullptr;
   Histogram* duration_ = nullptr;
   Gauge* in_flight_ = nullptr;

@@ -41,6 +41,8 @@ struct SqlRows {
 struct Committed {
   Batch<SqlRows> results;  // one a statement
   Position position;       // of the transaction
+  // When the database began with the transaction, and when it had carried out the last statement and began to commit.
+  Clock::time_point begun{}, executed{};
 };
 
 // What Prism asks of a table of its own; each dialect renders it.
@@ -139,6 +141,7 @@ struct SqlText {
   std::string now() const;                                // the present time, in the form of ColumnType::timestamp
   std::string ago(
       std::string_view microseconds_expression) const;  // now() minus that many microseconds, in the same form
+  std::string age(std::string_view timestamp_expression) const;  // microseconds since then, 64-bit; NULL of NULL
   std::string lane(std::string_view key_expression,
                    std::uint32_t lanes) const;  // 0..lanes-1 by a stable hash of the text
 };

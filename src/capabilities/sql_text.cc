@@ -22,6 +22,11 @@ std::string SqlText::ago(std::string_view microseconds_expression) const {
   return fmt::format("((now() - ({}) * interval '1 microsecond') AT TIME ZONE 'utc')", microseconds_expression);
 }
 
+std::string SqlText::age(std::string_view timestamp_expression) const {
+  if (dialect == SqlDialect::sqlite) return fmt::format("prism_age({})", timestamp_expression);
+  return fmt::format("(extract(epoch FROM (now() AT TIME ZONE 'utc') - ({})) * 1000000)::bigint", timestamp_expression);
+}
+
 std::string SqlText::lane(std::string_view key_expression, std::uint32_t lanes) const {
   const std::uint32_t n = lanes == 0 ? 1 : lanes;
   if (dialect == SqlDialect::sqlite) return fmt::format("prism_lane({}, {})", key_expression, n);

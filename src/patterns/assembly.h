@@ -11,8 +11,10 @@
 #include "capabilities/key_value_store.h"
 #include "capabilities/object_store.h"
 #include "capabilities/sql_database.h"
+#include "capabilities/traced.h"
 #include "patterns/job.h"
 #include "patterns/pattern.h"
+#include "patterns/pattern_metrics.h"
 #include "runtime/loop.h"
 #include "telemetry/metrics.h"
 
@@ -48,6 +50,7 @@ class Assembly {
   virtual ~Assembly() = default;
   virtual Runtime& runtime() = 0;
   virtual Metrics& metrics() = 0;
+  virtual const PatternMetrics& pattern_metrics() const = 0;  // of this namespace, for the pattern's own series
   virtual const std::string& namespace_name() const = 0;
   // By the name that stands in the file; connected where it is not yet. BACKEND_NOT_CONFIGURED,
   // BACKEND_LACKS_CAPABILITY.
@@ -59,6 +62,8 @@ class Assembly {
   using FindObjectStore =
       std::function<Result<std::shared_ptr<ObjectStore>>(const std::string& backend, const std::string& bucket)>;
   virtual FindObjectStore object_stores() = 0;
+  // How spans call a backend. By the name that stands in the file.
+  virtual Engine engine(const std::string& backend) const = 0;
   virtual std::shared_ptr<EventLog> log() = 0;         // the namespace's own backend
   virtual std::size_t max_inline_bytes() const = 0;    // what one record of that log can hold as a payload
   virtual std::shared_ptr<KeyValueStore> state() = 0;  // the namespace's state store

@@ -1,8 +1,11 @@
 #include "patterns/job.h"
 
 #include <algorithm>
+#include <limits>
+#include <optional>
 #include <random>
 
+#include "base/text.h"
 #include "telemetry/log.h"
 
 namespace prism {
@@ -39,6 +42,42 @@ Task<void> Job::wait(Context context, EventLoop& loop, Clock::duration at_most) 
   co_await sleep_for(loop, std::move(context), at_most);
 }
 
+namespace {
+
+// What all shards of a job count together.
+struct Counted {
+  std::shared_ptr<Counter> rounds = std::make_shared<Counter>();
+  std::shared_ptr<Counter> items = std::make_shared<Counter>();
+  std::shared_ptr<Counter> errors = std::make_shared<Counter>();
+  std::shared_ptr<Histogram> duration = std::make_shared<Histogram>(Histogram::seconds());
+};
+
+// "media/outbox/relay" -> {"media", "outbox/relay"}
+LabelValues labels_of(const JobInfo& info) {
+  const auto slash = info.name.find('/');
+  if (slash == std::string::npos) return {"", info.name};
+  return {info.name.substr(0, slash), info.name.substr(slash + 1)};
+}
+
+Counted counted_by(Metrics& metrics, const JobInfo& info) {
+  const std::vector<std::string> names{"namespace", "name"};
+  const LabelValues labels = labels_of(info);
+  return {
+      .rounds =
+          metrics.counter("prism_job_rounds_total", "Rounds of a background job without an error.", names).held(labels),
+      .items =
+          metrics.counter("prism_job_items_total", "Items that a background job has dealt with.", names).held(labels),
+      .errors = metrics
+                    .counter("prism_job_errors_total",
+                             "Rounds of a background job that failed, or failed in part for a new reason.", names)
+                    .held(labels),
+      .duration =
+          metrics.histogram("prism_job_round_duration_seconds", "How long a round of a background job took.", names)
+              .held(labels)};
+}
+
+}  // namespace
+
 struct JobKeeper::Shard {
   Shard(std::shared_ptr<Job> j, std::uint32_t n, EventLoop& loop) : job(std::move(j)), shard(n), pause_changed(loop) {}
 
@@ -57,11 +96,16 @@ struct JobKeeper::Shard {
   std::uint64_t errors = 0;
   std::string last_error;
   Grant grant;
+  Clock::time_point caught_up = Clock::now();  // when it had nothing left to do, as far as is known
+  bool is_caught_up = false;                   // and no round has begun since
+  std::optional<WallTime> last_success;
+  Counted counted;
 
   void begin_hold(const Grant& g) {
     const std::lock_guard lock(mutex);
     grant = g;
     lost = false;
+    caught_up = Clock::now();
     round_stop = std::stop_source();
     wait_stop = std::stop_source();
   }
@@ -84,12 +128,27 @@ struct JobKeeper::Shard {
       const std::lock_guard lock(mutex);
       ++rounds;
       items += round.items;
+      is_caught_up = !round.more && round.note.empty();
+      if (is_caught_up) caught_up = Clock::now();
+      last_success = wall_now();
+      counted.rounds->add();
+      counted.items->add(round.items);
       news = !round.note.empty() && last_error != round.note;
-      if (news) ++errors;
+      if (news) {
+        ++errors;
+        counted.errors->add();
+      }
       last_error = round.note;
       state = round.note.empty() ? JobState::idle : JobState::failing;
     }
     if (news) log::warn("job failed in part, will be tried again", {{"job", job->info().name}, {"error", round.note}});
+  }
+  // Seconds for which it has had work that is not done, or may have had; none: it is another process's business.
+  std::optional<double> lag() {
+    const std::lock_guard lock(mutex);
+    if (state == JobState::waiting || state == JobState::stopped) return std::nullopt;
+    if (is_caught_up && state != JobState::paused) return 0;
+    return std::chrono::duration<double>(Clock::now() - caught_up).count();
   }
   void set(JobState s) {
     const std::lock_guard lock(mutex);
@@ -101,6 +160,7 @@ struct JobKeeper::Shard {
       const std::lock_guard lock(mutex);
       state = JobState::failing;
       ++errors;
+      counted.errors->add();
       news = last_error != error.describe();
       last_error = error.describe();
     }
@@ -115,15 +175,72 @@ JobKeeper::JobKeeper(EventLoop& loop, std::shared_ptr<Lease> lease, Options opti
 
 JobKeeper::~JobKeeper() = default;
 
-void JobKeeper::add(std::shared_ptr<Job> job) {
+void JobKeeper::add(std::shared_ptr<Job> job, bool paused) {
+  const Counted counted = options_.metrics != nullptr ? counted_by(*options_.metrics, job->info()) : Counted();
+  std::vector<std::shared_ptr<Shard>> shards;
   for (std::uint32_t n = 0; n < job->info().shards; ++n) {
-    auto shard = std::make_shared<Shard>(job, n, loop_);
-    {
-      const std::lock_guard lock(mutex_);
-      shards_.push_back(shard);
-    }
-    scope_.spawn(run(std::move(shard)));
+    auto& shard = shards.emplace_back(std::make_shared<Shard>(job, n, loop_));
+    shard->paused = paused;
+    shard->counted = counted;
   }
+  {
+    const std::lock_guard lock(mutex_);
+    shards_.insert(shards_.end(), shards.begin(), shards.end());
+    if (options_.metrics != nullptr) show(shards);
+  }
+  for (auto& shard : shards) scope_.spawn(run(std::move(shard)));
+}
+
+void JobKeeper::show(const std::vector<std::shared_ptr<Shard>>& shards) {  // with mutex_
+  if (shards.empty()) return;
+  Metrics& metrics = *options_.metrics;
+  const LabelValues labels = labels_of(shards.front()->job->info());
+  const auto states = metrics.gauge("prism_job_shards", "Shards of a background job in this process, by state.",
+                                    {"namespace", "name", "state"});
+  for (int i = 0; i <= static_cast<int>(JobState::stopped); ++i) {
+    const auto state = static_cast<JobState>(i);
+    auto with_state = labels;
+    with_state.emplace_back(to_string(state));
+    shown_.push_back(states.callback(std::move(with_state), [shards, state] {
+      double n = 0;
+      for (const auto& shard : shards) {
+        const std::lock_guard lock(shard->mutex);
+        n += shard->state == state ? 1 : 0;
+      }
+      return n;
+    }));
+  }
+  constexpr double kUnknown = std::numeric_limits<double>::quiet_NaN();
+  shown_.push_back(
+      metrics
+          .gauge("prism_job_lag_seconds",
+                 "For how long a background job has had work that is not done; 0: it has caught up. Of the "
+                 "shards that run in this process the worst.",
+                 {"namespace", "name"})
+          .callback(labels, [shards] {
+            double worst = kUnknown;
+            for (const auto& shard : shards) {
+              const auto lag = shard->lag();
+              if (lag && !(*lag <= worst)) worst = *lag;
+            }
+            return worst;
+          }));
+  shown_.push_back(metrics
+                       .gauge("prism_job_last_success_timestamp_seconds",
+                              "When a round of a background job last ended without an error, in seconds since 1970. Of "
+                              "the shards that run in this process the earliest.",
+                              {"namespace", "name"})
+                       .callback(labels, [shards] {
+                         double first = kUnknown;
+                         for (const auto& shard : shards) {
+                           const std::lock_guard lock(shard->mutex);
+                           if (!shard->last_success || shard->state == JobState::waiting) continue;
+                           const double at =
+                               std::chrono::duration<double>(shard->last_success->time_since_epoch()).count();
+                           if (!(first <= at)) first = at;
+                         }
+                         return first;
+                       }));
 }
 
 Task<void> JobKeeper::run(std::shared_ptr<Shard> shard) {
@@ -196,6 +313,7 @@ Task<void> JobKeeper::hold(std::shared_ptr<Shard> shard, Grant grant) {
       const std::lock_guard lock(shard->mutex);
       present = shard->grant;
       if (shard->state != JobState::failing) shard->state = JobState::running;
+      shard->is_caught_up = false;
       round_context = Context::background(shard->round_stop.get_token());
       wait_context = Context::background(shard->wait_stop.get_token());
     }
@@ -204,8 +322,10 @@ Task<void> JobKeeper::hold(std::shared_ptr<Shard> shard, Grant grant) {
       shard->lost = true;
       break;
     }
+    const auto begun = Clock::now();
     auto round =
         co_await shard->job->round(round_context.with_timeout(kRoundTimeout), shard->shard, std::move(present));
+    shard->counted.duration->observe(Clock::now() - begun);
     if (!round) {
       if (stop.stop_requested() || shard->lost) break;  // it was told to stop
       shard->fail(round.error());
@@ -257,7 +377,8 @@ Result<void> JobKeeper::set_paused(std::string_view name, bool paused) {
     if (paused) shard->wake();
   }
   if (!found)
-    return fail(Code::not_found, "JOB_NOT_FOUND", "there is no job named " + std::string(name), "list the jobs first");
+    return fail(Code::not_found, "JOB_NOT_FOUND", "there is no job named \"" + shown(name) + "\"",
+                "list the jobs first");
   return {};
 }
 

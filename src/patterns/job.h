@@ -14,6 +14,7 @@
 #include "runtime/loop.h"
 #include "runtime/scope.h"
 #include "runtime/task.h"
+#include "telemetry/metrics.h"
 
 namespace prism {
 
@@ -65,11 +66,12 @@ class JobKeeper {
   struct Options {
     Clock::duration lease_ttl = std::chrono::seconds(10);  // a stopped process's shards go to another after this
     std::string holder;                                    // names this process in leases; unique
+    Metrics* metrics = nullptr;  // where the jobs are shown, prism_job_*; outlives this; null: nowhere
   };
   JobKeeper(EventLoop& loop, std::shared_ptr<Lease> lease, Options options);
   ~JobKeeper();
 
-  void add(std::shared_ptr<Job> job);  // starts it
+  void add(std::shared_ptr<Job> job, bool paused = false);  // starts it
   std::vector<JobStatus> status() const;
   Result<void> pause(std::string_view name);  // JOB_NOT_FOUND; all shards, after their present round
   Result<void> resume(std::string_view name);
@@ -77,6 +79,7 @@ class JobKeeper {
 
  private:
   struct Shard;
+  void show(const std::vector<std::shared_ptr<Shard>>& shards);
   Result<void> set_paused(std::string_view name, bool paused);
   Task<void> run(std::shared_ptr<Shard> shard);
   Task<void> hold(std::shared_ptr<Shard> shard, Grant grant);
@@ -88,6 +91,7 @@ class JobKeeper {
   Options options_;
   mutable std::mutex mutex_;
   std::vector<std::shared_ptr<Shard>> shards_;  // guarded by mutex_
+  std::vector<MetricCallback> shown_;           // guarded by mutex_
   Scope scope_;
 };
 

@@ -103,6 +103,31 @@ TEST_F(JobTest, AnErrorIsShownAndTheRoundRepeated) {
   EXPECT_TRUE(status.last_error.empty()) << "a good round clears it";
 }
 
+TEST_F(JobTest, IsMeasured) {
+  Metrics metrics;
+  JobKeeper measured(runtime.next_loop(), lease, {.lease_ttl = 60ms, .holder = "me", .metrics = &metrics});
+  const auto value = [&](const std::string& series) {
+    const std::string text = metrics.expose();
+    const auto at = text.find("\n" + series + " ");
+    return at == std::string::npos ? -1.0 : std::stod(text.substr(at + series.size() + 2));
+  };
+  const std::string labels = R"({namespace="ns",name="test/count"})";
+  job->failures = 1;
+  measured.add(job);
+  job->wait_for_rounds(1);
+  EXPECT_GT(value("prism_job_lag_seconds" + labels), 0) << "it has not caught up yet";
+  job->wait_for_rounds(3);
+  run_blocking(measured.close(Context()));
+  const auto status = measured.status().front();
+  EXPECT_EQ(value("prism_job_rounds_total" + labels), static_cast<double>(status.rounds));
+  EXPECT_EQ(value("prism_job_items_total" + labels), static_cast<double>(status.items));
+  EXPECT_EQ(value("prism_job_errors_total" + labels), 1);
+  EXPECT_EQ(value("prism_job_round_duration_seconds_count" + labels), static_cast<double>(status.rounds) + 1);
+  EXPECT_EQ(value(R"(prism_job_shards{namespace="ns",name="test/count",state="stopped"})"), 1);
+  EXPECT_GT(value("prism_job_last_success_timestamp_seconds" + labels), 1e9);
+  EXPECT_EQ(value("prism_job_lag_seconds" + labels), -1) << "it does not run here";
+}
+
 TEST_F(JobTest, WaitsWhileAnotherHoldsTheLease) {
   {
     const std::lock_guard lock(lease->mutex);

@@ -1,7 +1,6 @@
 #include "patterns/pattern.h"
 
 #include "patterns/assembly.h"
-#include "patterns/components.h"
 
 namespace prism {
 
@@ -23,6 +22,12 @@ void Message::set_attribute(std::string_view name, std::string value) {
 }
 
 Task<Result<bool>> Pattern::settled(Context /*context*/) { co_return true; }
+Task<Result<Pattern::Unfinished>> Pattern::unfinished(Context context) {
+  PRISM_CO_TRY(const bool done, co_await settled(std::move(context)));
+  if (done) co_return Unfinished();
+  co_return Unfinished{1, "background work that is not done"};
+}
+Task<Result<void>> Pattern::measure(Context /*context*/) { co_return Result<void>(); }
 Task<Result<Facts>> Pattern::inspect(Context /*context*/) { co_return Facts(); }
 
 Task<Result<std::vector<std::string>>> PendingReferences::claim_check_ids(Context context) {
@@ -32,23 +37,6 @@ Task<Result<std::vector<std::string>>> PendingReferences::claim_check_ids(Contex
     all.insert(all.end(), std::make_move_iterator(ids.begin()), std::make_move_iterator(ids.end()));
   }
   co_return all;
-}
-
-const BackendType* Components::backend(std::string_view name) const {
-  for (const auto& type : backends) {
-    if (type.name == name) return &type;
-    for (const auto alias : type.aliases) {
-      if (alias == name) return &type;
-    }
-  }
-  return nullptr;
-}
-
-const PatternType* Components::pattern(std::string_view name) const {
-  for (const auto& type : patterns) {
-    if (type.info.name == name) return &type;
-  }
-  return nullptr;
 }
 
 }  // namespace prism

@@ -13,6 +13,7 @@
 #include "base/types.h"
 #include "capabilities/event_log.h"
 #include "capabilities/position.h"
+#include "config/document.h"
 #include "runtime/payload.h"
 
 namespace prism {
@@ -89,6 +90,15 @@ struct PatternConflict {
   std::string_view why;  // reads on from "A and B cannot be in one namespace: "
 };
 
+struct Shaping;     // patterns/guarantees.h
+struct Guarantees;  // the same
+
+// A job of a pattern as it can be told before there is one.
+struct PlannedJob {
+  std::string name;  // without the namespace: "outbox/relay"
+  std::string does;  // "publishes committed rows to the log"
+};
+
 // The role of a pattern whose own store makes a write durable first, before anything else has it.
 inline constexpr std::string_view kFirstRecord = "the first durable place of a write";
 
@@ -105,9 +115,14 @@ struct PatternInfo {
   std::vector<PatternConflict> conflicts;  // beside those that follow from APIs and roles; said by either of the two
   // Canonical order: a smaller rank stands further out (nearer to the client).
   int rank = 0;
+  // Its span holds the spans of the patterns further out: they prepare what it writes.
+  bool encloses = false;
   // These must stand after this one in the file too, since the opposite order would mean something else. Of any other
   // two the order in the file leaves no doubt, and the canonical one is made of it.
   std::vector<std::string_view> before;
+  // Changes the guarantees of what stands below it to those with it; null: it leaves them as they are.
+  void (*shape)(const Shaping&, Guarantees&) = nullptr;
+  std::vector<PlannedJob> (*jobs)(const config::Node& options) = nullptr;  // of valid options; null: it has none
   bool in_request = true;  // false: it works in the background or chooses the API, and is no step of a request's chain
 };
 
@@ -115,14 +130,6 @@ class Assembly;
 
 // Names and values, for people and for looking on: operations must not depend on them.
 using Facts = std::vector<std::pair<std::string, std::string>>;
-
-// Where a pattern keeps data of its namespace: a table or objects of a backend, by the names that the file gives.
-struct Place {
-  std::string kind;     // "table", "objects"
-  std::string backend;  // by its name under `backends:`
-  std::string name;     // of the table; bucket and prefix of the objects
-  auto operator<=>(const Place&) const = default;
-};
 
 // One pattern of one namespace. Made by its component's factory from parsed options; then wraps the chain below it.
 class Pattern {
@@ -135,15 +142,16 @@ class Pattern {
   virtual std::string fixed_topic() const { return {}; }
   // Has the background work of this pattern nothing left to do for what was published and acknowledged so far?
   virtual Task<Result<bool>> settled(Context context);
-  // Where it keeps data; told by its options alone, before wrap().
-  virtual std::vector<Place> places(const std::string& /*namespace_name*/) const { return {}; }
-  // What it holds that no other pattern would deal with: a change that takes its places away waits until there is
-  // nothing, or is refused. Messages are counted, or at least 1 where something is left.
+  // What it has in its places (PatternType::holdings) that no other pattern would deal with: a change that takes them
+  // away waits until there is nothing, or is refused. Messages are counted, or at least 1 where something is left.
   struct Unfinished {
     std::uint64_t count = 0;
     std::string what;  // reads on from a namespace's name and "has": "3 rows of table x that are not published"
   };
   virtual Task<Result<Unfinished>> unfinished(Context context);
+  // Asked before the metrics are shown: brings up to date what it measures by looking (rows that wait, bytes that are
+  // held), for as long as the context allows; what takes longer goes on the next time.
+  virtual Task<Result<void>> measure(Context context);
   // What it holds at this moment ("pending": "3"). May take as long as reading all of it.
   virtual Task<Result<Facts>> inspect(Context context);
   // Takes what is below and gives what the layer above sees; registers its jobs with the assembly. May do I/O (make a

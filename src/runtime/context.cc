@@ -129,6 +129,13 @@ Context Context::measured() const {
   return Context(std::move(state));
 }
 
+Context Context::in_namespace(std::string name, TraceContext trace) const {
+  State s = *state_;
+  s.namespace_name = std::move(name);
+  s.trace = std::move(trace);
+  return Context(std::move(s));
+}
+
 Context Context::with_trace(TraceContext trace) const {
   State s = *state_;
   s.trace = std::move(trace);

@@ -87,6 +87,7 @@ class Context {
   Context with_timeout(Clock::duration d) const { return with_deadline(Clock::now() + d); }
   Context with_stop(std::stop_token) const;  // replaces the token
   Context in_namespace(std::string name) const;
+  Context in_namespace(std::string name, TraceContext trace) const;
   Context with_trace(TraceContext trace) const;
   Context measured() const;  // with steps of its own
   // For commit, abort and acknowledgement: ignores the stop; the deadline is now + grace.

@@ -4,7 +4,11 @@
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
 
+#include <atomic>
+#include <limits>
 #include <thread>
+
+#include "telemetry/runtime_metrics.h"
 
 namespace prism {
 namespace {
@@ -97,6 +101,88 @@ TEST(Metrics, CallbacksAreAskedWhenExposed) {
     outlives = metrics.counter("c_total", "Help.").callback({}, [] { return 0.25; });
     EXPECT_THAT(metrics.expose(), HasSubstr("c_total 0.25\n"));
   }
+}
+
+TEST(Metrics, AHeldSeriesIsShownAsLongAsItIsHeldAndSharedByThoseWhoAsk) {
+  Metrics metrics;
+  auto family = metrics.counter("c_total", "Help.", {"ns"}, 2);
+  auto first = family.held({"a"});
+  first->add(2);
+  {
+    // A namespace is assembled anew while the old assembly is still there: it goes on counting.
+    const auto second = family.held({"a"});
+    EXPECT_EQ(first.get(), second.get());
+    first.reset();
+    second->add();
+    EXPECT_THAT(metrics.expose(), HasSubstr("c_total{ns=\"a\"} 3\n"));
+  }
+  EXPECT_THAT(metrics.expose(), Not(HasSubstr("c_total")));
+  // What is gone takes no room.
+  for (int i = 0; i < 10; ++i) family.held({std::to_string(i)})->add();
+  const auto again = family.held({"a"});
+  EXPECT_THAT(metrics.expose(), HasSubstr("c_total{ns=\"a\"} 0\n"));
+  family.with({"a"}).add(5);
+  EXPECT_EQ(again->value(), 5U) << "held or kept, it is the same series";
+}
+
+// proves: M-05, M-11
+TEST(Metrics, AnAliasShowsTheSameMeasurements) {
+  Metrics metrics;
+  auto family = metrics.counter("prism_pattern_claim_check_stored_total", "Payloads.", {"namespace"});
+  metrics.alias("prism_pattern_claim_check_stored_total", "prism_claim_check_stored_count", "The same.");
+  metrics.alias("prism_pattern_claim_check_stored_total", "prism_claim_check_stored_count", "The same.");
+  family.with({"media"}).add(3);
+  EXPECT_EQ(metrics.expose(),
+            "# HELP prism_claim_check_stored_count The same.\n"
+            "# TYPE prism_claim_check_stored_count counter\n"
+            "prism_claim_check_stored_count{namespace=\"media\"} 3\n"
+            "# HELP prism_pattern_claim_check_stored_total Payloads.\n"
+            "# TYPE prism_pattern_claim_check_stored_total counter\n"
+            "prism_pattern_claim_check_stored_total{namespace=\"media\"} 3\n");
+}
+
+TEST(Metrics, WhatIsNotKnownIsNotShown) {
+  Metrics metrics;
+  auto gauge = metrics.gauge("g", "Help.", {"l"});
+  gauge.with({"a"}).set(std::numeric_limits<double>::quiet_NaN());
+  const auto callback = gauge.callback({"b"}, [] { return std::numeric_limits<double>::quiet_NaN(); });
+  EXPECT_EQ(metrics.expose(), "");
+  gauge.with({"a"}).set(0);
+  EXPECT_THAT(metrics.expose(), HasSubstr("g{l=\"a\"} 0\n"));
+}
+
+TEST(Metrics, ShowsAHistogramThatSomebodyElseKeeps) {
+  Metrics metrics;
+  const Histogram none({1});
+  Histogram kept({1, 2});
+  kept.observe(1.5);
+  {
+    const auto shown = metrics.histogram("h", "Help.", {"loop"}, {1, 2}).show({"a"}, kept);
+    EXPECT_THAT(metrics.expose(), HasSubstr("h_bucket{loop=\"a\",le=\"2\"} 1\n"));
+  }
+  EXPECT_EQ(metrics.expose(), "");
+}
+
+TEST(Metrics, TheRuntimeIsMeasured) {
+  Runtime runtime({.loops = 2, .file_threads = 3, .cpu_threads = 1, .budget_bytes = 1000});
+  Metrics metrics;
+  const RuntimeMetrics shown(metrics, runtime);
+  std::atomic<bool> go = false;
+  for (int i = 0; i < 5; ++i) {
+    runtime.files().submit([&go] { go.wait(false); });
+  }
+  // Three at work, two waiting; bounded since no thread does anything else.
+  const auto until = std::chrono::steady_clock::now() + std::chrono::seconds(10);
+  while (runtime.files().busy() < 3 && std::chrono::steady_clock::now() < until) std::this_thread::yield();
+  const std::string text = metrics.expose();
+  EXPECT_THAT(text, HasSubstr("prism_offload_busy_threads{pool=\"files\"} 3\n"));
+  EXPECT_THAT(text, HasSubstr("prism_offload_queued{pool=\"files\"} 2\n"));
+  EXPECT_THAT(text, HasSubstr("prism_offload_threads{pool=\"files\"} 3\n"));
+  EXPECT_THAT(text, HasSubstr("prism_payload_budget_bytes 1000\n"));
+  EXPECT_THAT(text, HasSubstr("prism_loop_lag_seconds_count{loop=\"loop-1\"}"));
+  EXPECT_THAT(text, HasSubstr("prism_stalls_total 0\n"));
+  go = true;
+  go.notify_all();
 }
 
 TEST(Metrics, NothingIsLostAmongThreads) {

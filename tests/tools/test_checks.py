@@ -169,6 +169,12 @@ class Errors(Tree):
         self.assertEqual(self.check()[0], 0)
 
 
+class MetricsReference(unittest.TestCase):
+    def test_the_page_is_as_listed(self) -> None:
+        check = subprocess.run([ROOT / "scripts" / "metrics-reference", "--check"], capture_output=True, text=True)
+        self.assertEqual(check.returncode, 0, check.stderr)
+
+
 class Requirements(Tree):
     def setUp(self) -> None:
         super().setUp()

@@ -51,6 +51,12 @@ void ago(sqlite3_context* context, int, sqlite3_value** args) {
   give_text(context, timestamp_text(wall_now() - std::chrono::microseconds(back)));
 }
 
+void age(sqlite3_context* context, int, sqlite3_value** args) {
+  const auto then = parse_timestamp(text_of(args[0]));
+  if (!then) return sqlite3_result_null(context);
+  sqlite3_result_int64(context, (wall_now() - *then).count());
+}
+
 void uuid4(sqlite3_context* context, int, sqlite3_value**) {
   std::string hex = to_hex(random_id());
   hex[12] = '4';
@@ -181,6 +187,7 @@ int install_functions(sqlite3* db) {
       {"prism_now", 0, SQLITE_INNOCUOUS, now},
       {"now", 0, SQLITE_INNOCUOUS, now},
       {"prism_ago", 1, SQLITE_INNOCUOUS, ago},
+      {"prism_age", 1, SQLITE_INNOCUOUS, age},
       {"gen_random_uuid", 0, SQLITE_INNOCUOUS, uuid4},
       // Not deterministic, or SQLite would call it before it knows whether it must.
       {"prism_fail", 1, SQLITE_DIRECTONLY, fail_with},
@@ -211,6 +218,32 @@ int install_functions(sqlite3* db) {
   sqlite3_db_config(db, SQLITE_DBCONFIG_DQS_DDL, 0, nullptr);
   sqlite3_db_config(db, SQLITE_DBCONFIG_DEFENSIVE, 1, nullptr);
   return sqlite3_set_authorizer(db, authorize, nullptr);
+}
+
+std::optional<WallTime> parse_timestamp(std::string_view text) {
+  constexpr std::string_view kForm = "0000-00-00 00:00:00";
+  if (text.size() < kForm.size() || text.size() > kForm.size() + 7) return std::nullopt;
+  for (std::size_t i = 0; i < kForm.size(); ++i) {
+    const bool digit = text[i] >= '0' && text[i] <= '9';
+    if (kForm[i] == '0' ? !digit : text[i] != kForm[i]) return std::nullopt;
+  }
+  const auto number = [&](std::size_t at, std::size_t n) {
+    int value = 0;
+    for (std::size_t i = at; i < at + n; ++i) value = 10 * value + (text[i] - '0');
+    return value;
+  };
+  const std::chrono::year_month_day day{std::chrono::year(number(0, 4)),
+                                        std::chrono::month(static_cast<unsigned>(number(5, 2))),
+                                        std::chrono::day(static_cast<unsigned>(number(8, 2)))};
+  if (!day.ok()) return std::nullopt;
+  int micros = 0;
+  if (text.size() > kForm.size()) {
+    const auto fraction = text.substr(kForm.size() + 1);
+    if (text[kForm.size()] != '.' || !digits(fraction)) return std::nullopt;
+    for (std::size_t i = 0; i < 6; ++i) micros = 10 * micros + (i < fraction.size() ? fraction[i] - '0' : 0);
+  }
+  return WallTime(std::chrono::sys_days(day) + std::chrono::hours(number(11, 2)) + std::chrono::minutes(number(14, 2)) +
+                  std::chrono::seconds(number(17, 2)) + std::chrono::microseconds(micros));
 }
 
 std::string timestamp_text(WallTime time) {

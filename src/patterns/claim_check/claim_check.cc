@@ -6,7 +6,9 @@
 #include "base/crc32c.h"
 #include "base/ids.h"
 #include "patterns/claim_check/cleanup.h"
+#include "patterns/claim_check/guarantees.h"
 #include "patterns/log_ports.h"
+#include "patterns/traced.h"
 #include "telemetry/log.h"
 
 namespace prism::claim_check {
@@ -24,6 +26,8 @@ const PatternInfo kInfo{
                    "stored payloads are deleted in time, while an event store keeps every event for ever"}},
     .rank = 10,
     .before = {"tiered-storage"},
+    .shape = shape,
+    .jobs = jobs,
 };
 
 namespace {
@@ -33,6 +37,9 @@ constexpr std::size_t kUploadsAtOnce = 4;
 // For what follows a finished upload: it must not be cut off by a caller that goes away, or the object becomes an
 // orphan.
 constexpr Clock::duration kCommitGrace = std::chrono::seconds(30);
+
+constexpr std::string_view kProcessPublish = "process_publish";
+constexpr std::string_view kProcessConsume = "process_consume";
 
 std::uint64_t to_number(const std::string* text) {
   std::uint64_t value = 0;
@@ -49,12 +56,14 @@ std::string content_type_of(const Message& message) {
 
 class ClaimCheckPublisher final : public Publisher {
  public:
-  ClaimCheckPublisher(std::unique_ptr<Publisher> next, std::shared_ptr<ObjectStore> store, Options options)
-      : next_(std::move(next)), store_(std::move(store)), options_(std::move(options)) {}
+  ClaimCheckPublisher(std::unique_ptr<Publisher> next, std::shared_ptr<ObjectStore> store, Options options,
+                      std::shared_ptr<Counted> counted)
+      : next_(std::move(next)), store_(std::move(store)), options_(std::move(options)), counted_(std::move(counted)) {}
 
   Task<Batch<Result<Appended>>> publish(Context context, Batch<Message> messages) override {
     // The common case costs one look at each size.
     if (std::all_of(messages.begin(), messages.end(), [&](const Message& m) { return stays_inline(m); })) {
+      begin_pattern_span(context, kInfo.name, kProcessPublish).set("prism.claim_check.stored", 0);
       return next_->publish(std::move(context), std::move(messages));
     }
     return check_in(std::move(context), std::move(messages));
@@ -69,28 +78,37 @@ class ClaimCheckPublisher final : public Publisher {
   struct Upload {
     std::size_t index = 0;
     std::string key;
+    std::uint64_t bytes = 0;
     WallTime stored{};  // when the object became visible
     Result<void> outcome;
   };
 
   Task<Batch<Result<Appended>>> check_in(Context context, Batch<Message> messages) {
     std::vector<std::string> uploaded(messages.size());  // object keys
+    std::vector<std::uint64_t> bytes(messages.size());
     std::vector<std::optional<Error>> errors(messages.size());
     std::vector<WallTime> stored(messages.size(), WallTime::max());
+    trace::Span span = begin_pattern_span(context, kInfo.name, kProcessPublish);
+    const Context inside = span.context(context);
     for (std::size_t i = 0; i < messages.size();) {
       std::vector<Task<Upload>> uploads;
       for (; i < messages.size() && uploads.size() < kUploadsAtOnce; ++i) {
-        if (!stays_inline(messages[i])) uploads.push_back(upload(context, &messages[i], i));
+        if (!stays_inline(messages[i])) uploads.push_back(upload(inside, &messages[i], i));
       }
       for (auto& done : co_await when_all(std::move(uploads))) {
         if (done.outcome) {
           if (!done.key.empty()) stored[done.index] = done.stored;
+          bytes[done.index] = done.bytes;
           uploaded[done.index] = std::move(done.key);
         } else {
+          span.fail(done.outcome.error());
           errors[done.index] = std::move(done.outcome).error().with("pattern", std::string(kInfo.name));
         }
       }
     }
+    span.set("prism.claim_check.stored",
+             std::ranges::count_if(uploaded, [](const std::string& key) { return !key.empty(); }));
+    span.end();
 
     // The sweeper takes an object of orphan_age that nothing refers to: what refers to it must be committed well
     // before. Counted in wall time, since a stopped process ages too.
@@ -116,11 +134,17 @@ class ClaimCheckPublisher final : public Publisher {
     std::vector<std::size_t> index;
     FailedKeys failed;
     std::vector<std::string> garbage;
+    std::vector<std::uint64_t> garbage_bytes;
+    const auto discard = [&](std::size_t i) {
+      if (uploaded[i].empty()) return;
+      garbage.push_back(uploaded[i]);
+      garbage_bytes.push_back(bytes[i]);
+    };
     for (std::size_t i = 0; i < messages.size(); ++i) {
       if (!errors[i]) errors[i] = failed.check(messages[i].key);
       if (errors[i]) {
         failed.add(messages[i].key);
-        if (!uploaded[i].empty()) garbage.push_back(uploaded[i]);
+        discard(i);
         continue;
       }
       rest.push_back(std::move(messages[i]));
@@ -133,14 +157,19 @@ class ClaimCheckPublisher final : public Publisher {
     if (!rest.empty()) {
       auto published = co_await next_->publish(context.shielded(left), std::move(rest));
       for (std::size_t i = 0; i < index.size(); ++i) {
-        const std::string& key = uploaded[index[i]];
         // An unknown outcome may be a success: then the object stays for the sweeper to judge.
-        if (!published[i] && published[i].error().retry != Retry::unknown_outcome && !key.empty())
-          garbage.push_back(key);
+        if (!published[i] && published[i].error().retry != Retry::unknown_outcome) discard(index[i]);
         results[index[i]] = std::move(published[i]);
       }
     }
-    if (!garbage.empty()) co_await store_->remove(context.shielded(kCommitGrace), std::move(garbage));
+    if (!garbage.empty()) {
+      const auto removed = co_await store_->remove(context.shielded(kCommitGrace), garbage);
+      for (std::size_t i = 0; i < removed.size(); ++i) {
+        if (!removed[i]) continue;
+        counted_->cleaned->add();
+        counted_->held->removed(garbage[i], garbage_bytes[i]);
+      }
+    }
     co_return results;
   }
 
@@ -155,8 +184,11 @@ class ClaimCheckPublisher final : public Publisher {
       }
       if (stays_inline(*message)) co_return out;
     }
+    trace::Span generate = trace::Span::begin(context, "generate_claim_check_id", trace::Layer::pattern);
     const std::string id = uuid7();
     const std::string key = options_.prefix + id;
+    generate.set("prism.claim_check.id", id);
+    generate.end();
     auto stored = co_await store_->put(
         context, key, std::exchange(message->payload, Payload()),
         PutOptions{.if_absent = true, .if_match = {}, .content_type = content_type_of(*message), .metadata = {}});
@@ -165,6 +197,9 @@ class ClaimCheckPublisher final : public Publisher {
       co_return out;
     }
     out.key = key;
+    out.bytes = stored->size;
+    counted_->stored->add();
+    counted_->held->stored(key, stored->size);
     out.stored = stored->modified;
     message->set_attribute("claim_check_id", id);
     message->set_attribute("payload_size", std::to_string(stored->size));
@@ -179,6 +214,7 @@ class ClaimCheckPublisher final : public Publisher {
   std::unique_ptr<Publisher> next_;
   std::shared_ptr<ObjectStore> store_;
   Options options_;
+  std::shared_ptr<Counted> counted_;
 };
 
 // Fetches the object when it is first read.
@@ -191,6 +227,7 @@ class ObjectSource final : public ByteSource {
     std::uint64_t size = 0;
     std::optional<std::uint32_t> crc32c;
     std::string topic;
+    bool keyed = false;              // the message
     std::optional<PositionPart> at;  // of the record
   };
   ObjectSource(std::shared_ptr<ObjectStore> store, std::shared_ptr<const Site> site, Reference reference)
@@ -198,7 +235,20 @@ class ObjectSource final : public ByteSource {
 
   Task<Result<Bytes>> next(Context context, std::size_t max) override {
     if (!payload_) {
-      auto opened = co_await store_->get(context, reference_.key, 0, std::nullopt);
+      // Lasts until the payload is read, or not wanted any more.
+      span_ = begin_pattern_span(context, kInfo.name, kProcessConsume);
+      span_.set("prism.claim_check.id", reference_.id);
+    }
+    auto piece = co_await read(std::move(context), max);
+    if (!piece) span_.fail(piece.error());
+    if (!piece || piece->empty()) span_.end();
+    co_return piece;
+  }
+
+ private:
+  Task<Result<Bytes>> read(Context context, std::size_t max) {
+    if (!payload_) {
+      auto opened = co_await store_->get(span_.context(context), reference_.key, 0, std::nullopt);
       if (!opened) co_return co_await missing(context, std::move(opened).error());
       auto& [info, payload] = *opened;
       if (info.size != reference_.size)
@@ -214,10 +264,10 @@ class ObjectSource final : public ByteSource {
     crc_ = crc32c(crc_, piece->view());
     if (piece->empty() && reference_.crc32c && *reference_.crc32c != crc_)
       co_return damaged("does not match the checksum of the upload");
+    if (piece->empty() && site_->retrieved != nullptr) site_->retrieved->add();
     co_return piece;
   }
 
- private:
   std::unexpected<Error> damaged(const std::string& how) const {
     return fail(Error{Code::data_loss,
                       "PAYLOAD_DAMAGED",
@@ -236,7 +286,8 @@ class ObjectSource final : public ByteSource {
           cursor, co_await read_cursor(context, site_->state,
                                        cursor_key(site_->namespace_name, reference_.topic, at->source, at->partition)));
       if (cursor <= at->offset) {
-        PRISM_CO_TRY(repeated, co_await acknowledged_elsewhere(context, *site_, reference_.topic, reference_.id, *at));
+        PRISM_CO_TRY(repeated, co_await acknowledged_elsewhere(context, *site_, reference_.topic, reference_.id, *at,
+                                                               reference_.keyed));
       }
     }
     if (repeated) {
@@ -274,6 +325,7 @@ class ObjectSource final : public ByteSource {
   Reference reference_;
   std::optional<Payload> payload_;
   std::uint32_t crc_ = 0;
+  trace::Span span_;
 };
 
 // A payload that cannot even be looked for.
@@ -318,6 +370,7 @@ class DecodingSubscription final : public Subscription {
                                       .size = to_number(message.attribute("payload_size")),
                                       .crc32c = {},
                                       .topic = message.topic,
+                                      .keyed = !message.key.empty(),
                                       .at = {}};
     if (const auto* crc = message.attribute("claim_check_crc32c"))
       reference.crc32c = static_cast<std::uint32_t>(to_number(crc));
@@ -363,10 +416,6 @@ class ClaimCheck final : public Pattern {
     co_return co_await caught_up(std::move(context), *site_);
   }
 
-  std::vector<Place> places(const std::string& namespace_name) const override {
-    const std::string bucket = options_.bucket.empty() ? "prism-" + namespace_name : options_.bucket;
-    return {{"objects", options_.backend, bucket + "/" + options_.prefix}};
-  }
   Task<Result<Unfinished>> unfinished(Context context) override {
     PRISM_CO_TRY(const auto page, co_await site_->store->list(std::move(context), options_.prefix, "", kListedAtOnce));
     const std::size_t n = page.size();
@@ -374,6 +423,10 @@ class ClaimCheck final : public Pattern {
     co_return Unfinished{n, std::string(n == kListedAtOnce ? "at least " : "") + std::to_string(n) +
                                 " stored payloads in " + options_.backend + "://" + options_.bucket + "/" +
                                 options_.prefix + " that it would never delete"};
+  }
+
+  Task<Result<void>> measure(Context context) override {
+    return site_->counted->held->count(std::move(context), site_->store, options_.prefix);
   }
 
   Task<Result<Facts>> inspect(Context context) override {
@@ -406,12 +459,13 @@ class ClaimCheck final : public Pattern {
                  .state = assembly.state(),
                  .topics = assembly.topics(),
                  .pending = assembly.pending_references(),
-                 .groups = assembly.consumer_groups()};
+                 .groups = assembly.consumer_groups(),
+                 .counted = std::make_shared<Counted>(assembly.pattern_metrics())};
     PRISM_CO_CHECK(
         co_await known_since(context, assembly.state(), assembly.namespace_name()));  // before the first upload
     if (options_.on_consume) assembly.add(std::make_shared<Cleaner>(*site_));
     assembly.add(std::make_shared<Sweeper>(*site_));
-    below.publish = make_publisher(std::move(below.publish), std::move(store), options_);
+    below.publish = make_publisher(std::move(below.publish), std::move(store), options_, site_->counted);
     co_return below;
   }
 
@@ -423,8 +477,9 @@ class ClaimCheck final : public Pattern {
 }  // namespace
 
 std::unique_ptr<Publisher> make_publisher(std::unique_ptr<Publisher> next, std::shared_ptr<ObjectStore> store,
-                                          Options options) {
-  return std::make_unique<ClaimCheckPublisher>(std::move(next), std::move(store), std::move(options));
+                                          Options options, std::shared_ptr<Counted> counted) {
+  return std::make_unique<ClaimCheckPublisher>(std::move(next), std::move(store), std::move(options),
+                                               std::move(counted));
 }
 std::unique_ptr<Subscriber> make_decoder(std::unique_ptr<Subscriber> next, Assembly::FindObjectStore find, Site site) {
   return std::make_unique<Decoder>(std::move(next), std::move(find), std::move(site));
@@ -437,6 +492,8 @@ PatternType pattern_type() {
       .validate = [](const config::Node& options,
                      config::Diagnostics& diagnostics) { (void)read_options(options, diagnostics); },
       .options = options_info(),
+      .review = review_options,
+      .holdings = holdings,
       .make =
           [](const config::Node& options) {
             config::Diagnostics validated_before;
@@ -452,7 +509,8 @@ PatternType pattern_type() {
                                      .state = assembly.state(),
                                      .topics = assembly.topics(),
                                      .pending = {},
-                                     .groups = assembly.consumer_groups()});
+                                     .groups = assembly.consumer_groups(),
+                                     .retrieved = std::make_shared<Retrieved>(assembly.pattern_metrics())});
           },
   };
 }

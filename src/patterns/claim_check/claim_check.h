@@ -19,7 +19,8 @@ extern const PatternInfo kInfo;
 // On the way out. An over-threshold payload is streamed to the store before anything further runs, so that an upload
 // that fails publishes nothing, and replaced by attributes: claim_check_id, payload_size and where the object is.
 std::unique_ptr<Publisher> make_publisher(std::unique_ptr<Publisher> next, std::shared_ptr<ObjectStore> store,
-                                          Options options);
+                                          Options options,
+                                          std::shared_ptr<Counted> counted = std::make_shared<Counted>());
 
 // On the way in, in every namespace whatever its chain: a record that carries a reference gets a payload that is
 // fetched when it is read and checked against the checksum of the upload. A reference names its store. What is gone is

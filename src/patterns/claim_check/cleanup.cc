@@ -94,26 +94,40 @@ Task<Result<std::vector<std::uint64_t>>> lowest_floors(Context context, Site sit
 }
 
 Task<Result<bool>> acknowledged_elsewhere(Context context, Site site, std::string topic, std::string claim_check_id,
-                                          PositionPart at) {
+                                          PositionPart at, bool keyed) {
   PRISM_CO_TRY(const auto info, co_await site.topics->ensure(context, topic));
-  PRISM_CO_TRY(const auto floor, co_await lowest_floors(context, site, info));
+  PRISM_CO_TRY(auto floor, co_await lowest_floors(context, site, info));
+  std::size_t unseen = 0;  // partitions with records below the floor that have not been passed
+  for (std::uint32_t p = 0; p < floor.size(); ++p) {
+    if (floor[p] == UINT64_MAX || (keyed && p != at.partition)) floor[p] = 0;
+    if (floor[p] > 0) ++unseen;
+  }
+  if (unseen == 0) co_return false;
   // No record can refer to a payload before it was uploaded.
   Start start;
   if (const auto uploaded = uuid7_time(claim_check_id)) start.at = *uploaded - kClockSkew;
-  PRISM_CO_TRY(auto reader, co_await site.log->read(context, topic, std::nullopt, start));
+  PRISM_CO_TRY(auto reader,
+               co_await site.log->read(context, topic, keyed ? std::optional(at.partition) : std::nullopt, start));
   bool found = false;
   std::optional<Error> problem;
-  for (std::size_t looked_at = 0; !found && looked_at < kMostLookedAt;) {
+  for (std::size_t looked_at = 0; !found && unseen > 0 && looked_at < kMostLookedAt;) {
     auto records = co_await reader->next(context.with_timeout(kEndPatience), kReadBytes);
-    if (!records) problem = std::move(records).error();
-    if (problem || records->empty()) break;
+    if (!records) {
+      problem = std::move(records).error();
+      break;
+    }
+    if (records->empty()) break;
     for (const auto& [record, position] : *records) {
       looked_at += record.body.size() + kRecordOverhead;
       const auto& part = position.parts().front();
-      if (header(record, id_header()) != claim_check_id || (part.partition == at.partition && part.offset == at.offset))
-        continue;
-      found = found || (part.partition < floor.size() && floor[part.partition] != UINT64_MAX &&
-                        part.offset < floor[part.partition]);
+      if (part.partition >= floor.size() || floor[part.partition] == 0) continue;
+      const bool itself = part.partition == at.partition && part.offset == at.offset;
+      found =
+          found || (part.offset < floor[part.partition] && !itself && header(record, id_header()) == claim_check_id);
+      if (part.offset + 1 >= floor[part.partition]) {
+        floor[part.partition] = 0;
+        --unseen;
+      }
     }
   }
   co_await reader->close(context);
@@ -189,6 +203,7 @@ Task<Result<Round>> Cleaner::clean_partition(Context context, TopicInfo topic, s
   if (records->empty()) co_return done;  // the log was too slow, or it has trimmed these records: the next ones tell
   std::uint64_t reached = cursor;
   std::vector<std::string> objects;
+  std::vector<std::pair<std::string, std::uint64_t>> sizes;
   for (const auto& [record, at] : *records) {
     const std::uint64_t offset = at.parts().front().offset;
     if (offset >= floor) {
@@ -206,10 +221,16 @@ Task<Result<Round>> Cleaner::clean_partition(Context context, TopicInfo topic, s
     const auto object = header(record, "prism-claim-check-key");
     if (!object.starts_with(site_.options.prefix) || !uuid7_time(object.substr(site_.options.prefix.size()))) continue;
     objects.emplace_back(object);
+    std::uint64_t size = 0;
+    const auto text = header(record, "prism-payload-size");
+    std::from_chars(text.data(), text.data() + text.size(), size);
+    sizes.emplace_back(object, size);
   }
   done.items = objects.size();
   if (!objects.empty()) {
     for (auto& removed : co_await site_.store->remove(context, std::move(objects))) PRISM_CO_CHECK(std::move(removed));
+    site_.counted->cleaned->add(sizes.size());
+    for (const auto& [object, size] : sizes) site_.counted->held->removed(object, size);
   }
   Mutation move{.key = key, .value = Bytes(std::to_string(reached)), .expect = {}, .expect_absent = false, .ttl = {}};
   Batch<Mutation> batch;
@@ -229,7 +250,7 @@ Sweeper::Sweeper(Site site)
             .harmless =
                 "it removes only what is expired or what nothing refers to, and removing twice changes nothing"} {}
 
-Task<Result<void>> Sweeper::strike_out(Context context, std::set<std::string>* candidates) {
+Task<Result<void>> Sweeper::strike_out(Context context, Sizes* candidates) {
   const auto refers_to = [&](const std::string& id) {
     if (candidates->erase(id) > 0) referred_.insert(id);
   };
@@ -266,11 +287,15 @@ Task<Result<void>> Sweeper::strike_out(Context context, std::set<std::string>* c
   co_return {};
 }
 
-Task<Result<std::uint64_t>> Sweeper::remove(Context context, std::vector<std::string> keys) {
-  const std::uint64_t n = keys.size();
-  if (n == 0) co_return 0;
+Task<Result<std::uint64_t>> Sweeper::remove(Context context, Sizes objects) {
+  if (objects.empty()) co_return 0;
+  std::vector<std::string> keys;
+  keys.reserve(objects.size());
+  for (const auto& [key, size] : objects) keys.push_back(key);
   for (auto& removed : co_await site_.store->remove(context, std::move(keys))) PRISM_CO_CHECK(std::move(removed));
-  co_return n;
+  site_.counted->cleaned->add(objects.size());
+  for (const auto& [key, size] : objects) site_.counted->held->removed(key, size);
+  co_return objects.size();
 }
 
 Task<Result<Round>> Sweeper::round(Context context, std::uint32_t /*shard*/, Grant /*grant*/) {
@@ -286,27 +311,27 @@ Task<Result<Round>> Sweeper::round(Context context, std::uint32_t /*shard*/, Gra
 
   // Keys sort by time of creation: the walk ends at the first one that is too young for anything.
   const std::size_t prefix = site_.options.prefix.size();
-  std::set<std::string> candidates;  // ids
+  Sizes candidates;  // by id
   std::set<std::string> present;
   std::string last;
   for (bool more = true; more;) {
     PRISM_CO_TRY(const auto page, co_await site_.store->list(context, site_.options.prefix, last, kListAtOnce));
     more = page.size() == kListAtOnce && candidates.size() < kMostCandidates;
-    std::vector<std::string> expired;
+    Sizes expired;
     for (const auto& object : page) {
       last = object.key;
       const std::string id = object.key.substr(prefix);
       const auto made = uuid7_time(id);
       if (!made) continue;  // not ours
       if (site_.options.expiry && older(*made, *site_.options.expiry)) {
-        expired.push_back(object.key);
+        expired.emplace(object.key, object.size);
       } else if (!site_.options.on_consume || !older(*made, site_.options.orphan_age)) {
         more = false;
         break;
       } else if (referred_.contains(id)) {
         present.insert(id);
       } else if (*made >= since && older(object.modified, site_.options.orphan_age)) {
-        candidates.insert(id);
+        candidates.emplace(id, object.size);
       }
     }
     PRISM_CO_TRY(const auto removed, co_await remove(context, std::move(expired)));
@@ -315,8 +340,8 @@ Task<Result<Round>> Sweeper::round(Context context, std::uint32_t /*shard*/, Gra
   referred_ = std::move(present);
   if (candidates.empty()) co_return done;
   PRISM_CO_CHECK(co_await strike_out(context, &candidates));
-  std::vector<std::string> orphans;
-  for (const auto& id : candidates) orphans.push_back(site_.options.prefix + id);
+  Sizes orphans;
+  for (const auto& [id, size] : candidates) orphans.emplace(site_.options.prefix + id, size);
   PRISM_CO_TRY(const auto removed, co_await remove(context, std::move(orphans)));
   done.items += removed;
   co_return done;

@@ -10,6 +10,7 @@
 #include "capabilities/key_value_store.h"
 #include "capabilities/object_store.h"
 #include "patterns/assembly.h"
+#include "patterns/claim_check/counted.h"
 #include "patterns/claim_check/options.h"
 #include "patterns/job.h"
 
@@ -25,6 +26,8 @@ struct Site {
   std::shared_ptr<Topics> topics;
   std::shared_ptr<PendingReferences> pending;
   std::vector<std::string> groups;  // declared; empty: the groups that exist on a topic count
+  std::shared_ptr<Counted> counted = std::make_shared<Counted>();
+  std::shared_ptr<Retrieved> retrieved;  // of a decoder; null: not counted
 };
 
 // By partition: every group that counts has acknowledged all records below it. 0 where one has not begun; UINT64_MAX
@@ -63,8 +66,9 @@ class Sweeper final : public Job {
   Task<Result<Round>> round(Context context, std::uint32_t shard, Grant grant) override;
 
  private:
-  Task<Result<std::uint64_t>> remove(Context context, std::vector<std::string> keys);
-  Task<Result<void>> strike_out(Context context, std::set<std::string>* candidates);  // those that something refers to
+  using Sizes = std::map<std::string, std::uint64_t>;                  // of objects, in bytes
+  Task<Result<std::uint64_t>> remove(Context context, Sizes objects);  // by key
+  Task<Result<void>> strike_out(Context context, Sizes* candidates);   // by id: those that something refers to
   Site site_;
   JobInfo info_;
   std::set<std::string> referred_;  // ids that were found referred to, of objects that still exist
@@ -75,9 +79,10 @@ Task<Result<bool>> caught_up(Context context, Site site);
 
 // Does another record than the one at `at` refer to the same payload, and has every group that counts acknowledged it?
 // A relay that was killed, or lost its lease, publishes a message again; its payload may be gone by the time the repeat
-// is delivered.
+// is delivered. Records are searched from the upload on, up to 64 MiB of them, and of a keyed message only in its own
+// partition, where both are: false also where the other one stands further behind.
 Task<Result<bool>> acknowledged_elsewhere(Context context, Site site, std::string topic, std::string claim_check_id,
-                                          PositionPart at);
+                                          PositionPart at, bool keyed);
 
 // Since when the state store knows the namespace: noted when it is first asked.
 Task<Result<WallTime>> known_since(Context context, std::shared_ptr<KeyValueStore> state, std::string namespace_name);

@@ -1,9 +1,12 @@
 #include "patterns/outbox/outbox.h"
 
 #include <algorithm>
+#include <set>
 
 #include "patterns/log_ports.h"
+#include "patterns/outbox/guarantees.h"
 #include "patterns/outbox/table.h"
+#include "patterns/traced.h"
 
 namespace prism::outbox {
 
@@ -18,7 +21,10 @@ const PatternInfo kInfo{
               "publishing goes on while the log is down"},
     .role = kFirstRecord,
     .rank = 20,
+    .encloses = true,
     .before = {"tiered-storage"},
+    .shape = shape,
+    .jobs = jobs,
 };
 
 namespace {
@@ -28,14 +34,21 @@ constexpr std::size_t kRoundBytes = 8UL << 20;  // bodies held in memory by one 
 constexpr Clock::duration kMarkGrace = std::chrono::seconds(30);
 constexpr Clock::duration kFirstBackoff = std::chrono::milliseconds(100);
 constexpr Clock::duration kLongestBackoff = std::chrono::seconds(30);
-constexpr std::size_t kMostSkipped = 8000;  // keys, and rows without a key, that a round leaves out
+constexpr std::size_t kMostHeld =
+    8000;  // keys, and as many rows without a key, of which a shard knows that they failed
+constexpr std::uint32_t kPartForRepeats = 4;  // of a round's rows and bytes, a quarter
 constexpr std::uint32_t kCleanupRows = 500;
 constexpr std::uint32_t kCountedRows = 10'000;  // of those that are not published; more are not told apart
 
 class OutboxPublisher final : public Publisher {
  public:
-  OutboxPublisher(std::shared_ptr<SqlDatabase> database, Options options, std::size_t max_record_bytes)
-      : database_(std::move(database)), options_(std::move(options)), max_record_bytes_(max_record_bytes) {}
+  OutboxPublisher(std::shared_ptr<SqlDatabase> database, Options options, std::size_t max_record_bytes, Engine engine,
+                  std::shared_ptr<Counted> counted)
+      : database_(std::move(database)),
+        options_(std::move(options)),
+        max_record_bytes_(max_record_bytes),
+        engine_(std::move(engine)),
+        counted_(std::move(counted)) {}
 
   Task<Batch<Result<Appended>>> publish(Context context, Batch<Message> messages) override {
     Batch<Result<Appended>> results(messages.size());
@@ -59,7 +72,10 @@ class OutboxPublisher final : public Publisher {
       index.push_back(i);
     }
     if (rows.empty()) co_return results;
+    const auto asked = Clock::now();
     auto committed = co_await database_->atomically(context, std::move(rows));
+    if (context.trace().recorded) trace_steps(context, asked, committed, index.size());
+    if (committed) counted_->inserted->add(index.size());
     for (const std::size_t i : index) {
       if (committed) {
         results[i] = Appended{committed->position, database_->features().durability, false};
@@ -72,7 +88,8 @@ class OutboxPublisher final : public Publisher {
 
  private:
   Task<Result<Statement>> to_row(Context context, Message* message) {
-    if (context.trace().valid()) message->set_attribute("traceparent", context.trace().traceparent());
+    // The relay goes on with the trace later. A message may come with one of its own.
+    if (message->attribute("traceparent") == nullptr) set_trace(*message, context.trace());
     const auto too_large = [&](std::size_t bytes) {
       return fail(
           Code::invalid_argument, "RECORD_TOO_LARGE",
@@ -93,9 +110,29 @@ class OutboxPublisher final : public Publisher {
     co_return insert(options_.table, database_->dialect(), *message);
   }
 
+  // The transaction is one call: the database says when which step of it began.
+  void trace_steps(const Context& context, Clock::time_point asked, const Result<Committed>& committed,
+                   std::size_t rows) const {
+    const auto step = [&](std::string_view name, Clock::time_point from, Clock::time_point to) {
+      trace::Span span = begin_db_span(context, engine_, name);
+      span.begin_at(from);
+      span.set("db.collection.name", options_.table);
+      if (rows != 1) span.set("db.operation.batch.size", rows);
+      if (!committed) span.fail(committed.error());
+      span.end_at(to);
+    };
+    const auto now = Clock::now();
+    if (!committed) return step("insert_outbox", asked, now);
+    step("begin_transaction", asked, committed->begun);
+    step("insert_outbox", committed->begun, committed->executed);
+    step("commit_transaction", committed->executed, now);
+  }
+
   std::shared_ptr<SqlDatabase> database_;
   Options options_;
   std::size_t max_record_bytes_;
+  const Engine engine_;
+  std::shared_ptr<Counted> counted_;
 };
 
 class Pending final : public PendingReferences::Source {
@@ -133,22 +170,29 @@ class Outbox final : public Pattern {
         const auto pending,
         co_await database_->query(std::move(context),
                                   select_pending(options_.table, database_->dialect(), 0, kLanes - 1, 1, Skip()), 1));
-    co_return pending.rows.empty();
+    const bool none = pending.rows.empty();
+    co_return none;
   }
 
-  std::vector<Place> places(const std::string& /*namespace_name*/) const override {
-    return {{"table", options_.database, options_.table}};
-  }
   Task<Result<Unfinished>> unfinished(Context context) override {
-    PRISM_CO_TRY(const auto pending,
-                 co_await database_->query(
-                     std::move(context),
-                     select_pending(options_.table, database_->dialect(), 0, kLanes - 1, kCountedRows, Skip()),
-                     kCountedRows));
+    PRISM_CO_TRY(const auto pending, co_await database_->query(std::move(context),
+                                                               select_pending(options_.table, database_->dialect(), 0,
+                                                                              kLanes - 1, kCountedRows, Skip()),
+                                                               kCountedRows));
     const std::size_t n = pending.rows.size();
     if (n == 0) co_return Unfinished();
-    co_return Unfinished{n, std::string(n == kCountedRows ? "at least " : "") + std::to_string(n) +
-                                " rows of table " + options_.table + " that are not published"};
+    co_return Unfinished{n, std::string(n == kCountedRows ? "at least " : "") + std::to_string(n) + " rows of table " +
+                                options_.table + " that are not published"};
+  }
+
+  Task<Result<void>> measure(Context context) override {
+    PRISM_CO_TRY(const auto waiting, co_await database_->query(
+                                         std::move(context), select_waiting(options_.table, database_->dialect()), 1));
+    const auto& row = waiting.rows.front();
+    const auto* const age = std::get_if<std::int64_t>(&row[1]);
+    counted_->pending->set(static_cast<double>(std::get<std::int64_t>(row[0])));
+    counted_->lag->set(age != nullptr ? std::max(0.0, 1e-6 * static_cast<double>(*age)) : 0);
+    co_return Result<void>();
   }
 
   Task<Result<Facts>> inspect(Context context) override {
@@ -169,6 +213,7 @@ class Outbox final : public Pattern {
     PRISM_CO_CHECK(assembly.reserve_table(options_.database, options_.table));
     PRISM_CO_TRY(auto database, co_await assembly.sql_database(context, options_.database));
     database_ = database;
+    counted_ = std::make_shared<Counted>(assembly.pattern_metrics());
     const TableSpec spec = table_spec(options_.table);
     PRISM_CO_TRY(const auto present, co_await database->describe(context, options_.table));
     if (present) {
@@ -183,23 +228,26 @@ class Outbox final : public Pattern {
     }
     assembly.pending_references()->add(std::make_shared<Pending>(database, options_.table));
     assembly.add(std::make_shared<Relay>(assembly.namespace_name(), database,
-                                         std::shared_ptr<Publisher>(std::move(below.publish)), options_));
+                                         std::shared_ptr<Publisher>(std::move(below.publish)), options_, counted_));
     if (options_.retention) assembly.add(std::make_shared<Cleanup>(assembly.namespace_name(), database, options_));
-    below.publish = make_publisher(std::move(database), options_, assembly.log()->features().max_record_bytes);
+    below.publish = make_publisher(std::move(database), options_, assembly.log()->features().max_record_bytes,
+                                   assembly.engine(options_.database), counted_);
     co_return below;
   }
 
  private:
   Options options_;
   std::shared_ptr<SqlDatabase> database_;  // set by wrap
+  std::shared_ptr<Counted> counted_;       // likewise
 };
 
 }  // namespace
 
 Relay::Relay(std::string namespace_name, std::shared_ptr<SqlDatabase> database, std::shared_ptr<Publisher> destination,
-             Options options)
+             Options options, std::shared_ptr<Counted> counted)
     : database_(std::move(database)),
       destination_(std::move(destination)),
+      counted_(std::move(counted)),
       options_(std::move(options)),
       info_{.name = namespace_name + "/outbox/relay",
             .shards = kShards,
@@ -220,6 +268,75 @@ Task<Result<void>> Relay::mark(Context context, std::vector<std::int64_t> ids) {
   co_return {};
 }
 
+bool Relay::Shard::full() const { return keys.size() >= kMostHeld || rows.size() >= kMostHeld; }
+
+void Relay::Shard::hold_back(const std::string& key, std::int64_t id) {
+  const bool known = key.empty() ? rows.contains(id) : keys.contains(key);
+  if (!known && (key.empty() ? rows.size() : keys.size()) >= kMostHeld) return;
+  auto& backoff = key.empty() ? rows[id] : keys[key];
+  backoff.delay = std::clamp(2 * backoff.delay, kFirstBackoff, kLongestBackoff);
+  backoff.until = Clock::now() + backoff.delay;
+}
+
+Relay::Again Relay::due(const Shard& shard) const {
+  struct Held {
+    Clock::time_point until;
+    const std::string* key;
+    std::int64_t id;
+  };
+  const auto now = Clock::now();
+  std::vector<Held> held;
+  for (const auto& [key, backoff] : shard.keys) {
+    if (backoff.until <= now) held.push_back({backoff.until, &key, 0});
+  }
+  for (const auto& [id, backoff] : shard.rows) {
+    if (backoff.until <= now) held.push_back({backoff.until, nullptr, id});
+  }
+  const std::size_t most = std::max<std::size_t>(options_.batch_size / kPartForRepeats, 1);
+  if (held.size() > most) {  // those that have waited longest
+    std::ranges::nth_element(held, held.begin() + static_cast<std::ptrdiff_t>(most), {}, &Held::until);
+    held.resize(most);
+  }
+  Again again;
+  for (const auto& h : held) {
+    if (h.key != nullptr) {
+      again.keys.push_back(*h.key);
+    } else {
+      again.ids.push_back(h.id);
+    }
+  }
+  return again;
+}
+
+// NOLINTBEGIN(cppcoreguidelines-avoid-reference-coroutine-parameters): awaited at once by the round, which owns both
+Task<Result<std::set<std::int64_t>>> Relay::repeats(Context context, Shard& shard) {
+  std::set<std::int64_t> ids;
+  const Again again = due(shard);
+  if (again.keys.empty() && again.ids.empty()) co_return ids;
+  PRISM_CO_TRY(const auto found,
+               co_await database_->query(
+                   context, select_again(options_.table, database_->dialect(), again.keys, again.ids), SIZE_MAX));
+  std::set<std::string> keys;
+  std::size_t bytes = 0;
+  std::set<std::int64_t> present;
+  for (const auto& row : found.rows) {
+    const auto id = std::get<std::int64_t>(row[0]);
+    present.insert(id);
+    keys.insert(std::get<std::string>(row[2]));
+    bytes += static_cast<std::size_t>(std::get<std::int64_t>(row[1]));
+    if (ids.empty() || bytes <= kRoundBytes / kPartForRepeats) ids.insert(id);
+  }
+  // What is not there any more was published or removed by somebody else.
+  for (const auto& key : again.keys) {
+    if (!keys.contains(key)) shard.keys.erase(key);
+  }
+  for (const auto id : again.ids) {
+    if (!present.contains(id)) shard.rows.erase(id);
+  }
+  co_return ids;
+}
+// NOLINTEND(cppcoreguidelines-avoid-reference-coroutine-parameters)
+
 Task<Result<Round>> Relay::round(Context context, std::uint32_t shard_number, Grant grant) {
   Shard& shard = shards_[shard_number];
   Round done;
@@ -227,19 +344,10 @@ Task<Result<Round>> Relay::round(Context context, std::uint32_t shard_number, Gr
     PRISM_CO_CHECK(co_await mark(context, shard.unmarked));
     shard.unmarked.clear();
   }
-  const auto now = Clock::now();
-  const auto forgotten = [&](const auto& held) {
-    return held.second.until + kLongestBackoff < now;
-  };  // perhaps published by another
-  std::erase_if(shard.keys, forgotten);
-  std::erase_if(shard.rows, forgotten);
-  Skip skip;
-  for (const auto& [key, backoff] : shard.keys) {
-    if (backoff.until > now && skip.keys.size() < kMostSkipped) skip.keys.push_back(key);
-  }
-  for (const auto& [id, backoff] : shard.rows) {
-    if (backoff.until > now && skip.ids.size() < kMostSkipped) skip.ids.push_back(id);
-  }
+  PRISM_CO_TRY(const auto again, co_await repeats(context, shard));
+  Skip skip{.keys = {}, .ids = {}, .after = shard.after};
+  for (const auto& [key, backoff] : shard.keys) skip.keys.push_back(key);
+  for (const auto& [id, backoff] : shard.rows) skip.ids.push_back(id);
   const std::uint32_t lanes = kLanes / kShards;
   PRISM_CO_TRY(const auto pending,
                co_await database_->query(context,
@@ -247,39 +355,65 @@ Task<Result<Round>> Relay::round(Context context, std::uint32_t shard_number, Gr
                                                         (shard_number + 1) * lanes - 1, options_.batch_size, skip),
                                          options_.batch_size));
   if (!skip.keys.empty() || !skip.ids.empty()) done.note = shard.failure;
-  if (pending.rows.empty()) co_return done;
-  std::vector<std::int64_t> ids;
+  std::vector<std::int64_t> ids(again.begin(), again.end());
   std::size_t bytes = 0;
+  std::size_t taken = 0;
   for (const auto& row : pending.rows) {
     bytes += static_cast<std::size_t>(std::get<std::int64_t>(row[1]));
-    if (!ids.empty() && bytes > kRoundBytes) break;
+    if (taken > 0 && bytes > kRoundBytes) break;
     ids.push_back(std::get<std::int64_t>(row[0]));
+    ++taken;
   }
-  PRISM_CO_TRY(auto rows, co_await database_->query(context, select_rows(options_.table, ids), ids.size()));
+  // Where a round begins that is not to see these rows again; 0: behind them there are none.
+  const std::int64_t behind = taken < pending.rows.size() || taken == options_.batch_size ? ids.back() : 0;
+  if (ids.empty()) {
+    shard.after = 0;
+    co_return done;
+  }
+  PRISM_CO_TRY(auto found,
+               co_await database_->query(context, select_rows(options_.table, database_->dialect(), ids), ids.size()));
+  const auto read_at = Clock::now();
+  std::vector<Row> rows;
+  rows.reserve(found.rows.size());
+  for (auto& columns : found.rows) rows.push_back(read_row(columns, options_.destination_topic));
+  // Asked after the rows were found: whatever was committed before one of them is seen.
+  std::set<std::string> earlier;
+  if (skip.after > 0) {
+    std::set<std::string> keys;
+    for (const auto& row : rows) {
+      if (!row.key.empty() && !again.contains(row.id)) keys.insert(row.key);
+    }
+    if (!keys.empty()) {
+      PRISM_CO_TRY(const auto below,
+                   co_await database_->query(
+                       context, select_keys_up_to(options_.table, skip.after, {keys.begin(), keys.end()}), SIZE_MAX));
+      for (const auto& columns : below.rows) earlier.insert(std::get<std::string>(columns[0]));
+    }
+  }
 
-  const auto hold_back = [&](const std::string& key, std::int64_t id) {
-    auto& backoff = key.empty() ? shard.rows[id] : shard.keys[key];
-    backoff.delay = std::clamp(2 * backoff.delay, kFirstBackoff, kLongestBackoff);
-    backoff.until = Clock::now() + backoff.delay;
-  };
   ids.clear();
   Batch<Message> messages;
   std::vector<std::string> keys;
+  std::vector<std::optional<Clock::duration>> ages;
   FailedKeys unreadable;
-  for (auto& columns : rows.rows) {
-    Row row = read_row(columns, options_.destination_topic);
+  for (auto& row : rows) {
+    if (!again.contains(row.id) && earlier.contains(row.key)) continue;
     if (!row.message) {
       done.note = shard.failure = "row " + std::to_string(row.id) + ": " + row.message.error().describe();
       unreadable.add(row.key);
-      hold_back(row.key, row.id);
+      shard.hold_back(row.key, row.id);
       continue;
     }
     if (unreadable.check(row.key)) continue;
     ids.push_back(row.id);
     keys.push_back(std::move(row.key));
+    ages.push_back(row.age);
     messages.push_back(std::move(*row.message));
   }
-  if (messages.empty()) co_return done;
+  if (messages.empty()) {
+    shard.after = behind;
+    co_return done;
+  }
 
   const std::size_t attempted = messages.size();
   // Whoever has lost the lease must not publish any more: the log is asked to begin before the grant ends, or not at
@@ -287,8 +421,12 @@ Task<Result<Round>> Relay::round(Context context, std::uint32_t shard_number, Gr
   if (context.stopped() || Clock::now() >= grant.safe_until) co_return std::unexpected(context.over(false));
   auto results =
       co_await destination_->publish(context.shielded(kMarkGrace).with_deadline(grant.safe_until), std::move(messages));
+  const auto since = Clock::now() - read_at;
+  std::vector<Clock::duration> latencies;
+  latencies.reserve(results.size());
   std::optional<Error> first_error;
   for (std::size_t i = 0; i < results.size(); ++i) {
+    if (results[i] && ages[i]) latencies.push_back(*ages[i] + since);
     if (!results[i]) {
       if (!first_error) first_error = results[i].error();
       continue;
@@ -298,13 +436,16 @@ Task<Result<Round>> Relay::round(Context context, std::uint32_t shard_number, Gr
     shard.rows.erase(ids[i]);
   }
   const std::size_t published = shard.unmarked.size();
+  counted_->published->add(published);
+  counted_->took(latencies);
+  shard.after = published == 0 || shard.full() ? behind : 0;
   // Nothing went through: the destination is down, and the keeper backs off. Otherwise only the keys that failed wait;
   // EARLIER_MESSAGE_FAILED only follows the failure that counted.
   if (published == 0 && attempted > 0 && first_error->code == Code::unavailable)
     co_return std::unexpected(std::move(*first_error));
   if (first_error) done.note = shard.failure = first_error->describe();
   for (std::size_t i = 0; i < results.size(); ++i) {
-    if (!results[i] && results[i].error().reason != "EARLIER_MESSAGE_FAILED") hold_back(keys[i], ids[i]);
+    if (!results[i] && results[i].error().reason != "EARLIER_MESSAGE_FAILED") shard.hold_back(keys[i], ids[i]);
   }
   if (!shard.unmarked.empty()) {
     PRISM_CO_CHECK(co_await mark(context, shard.unmarked));
@@ -333,8 +474,10 @@ Task<Result<Round>> Cleanup::round(Context context, std::uint32_t /*shard*/, Gra
 }
 
 std::unique_ptr<Publisher> make_publisher(std::shared_ptr<SqlDatabase> database, Options options,
-                                          std::size_t max_record_bytes) {
-  return std::make_unique<OutboxPublisher>(std::move(database), std::move(options), max_record_bytes);
+                                          std::size_t max_record_bytes, Engine engine,
+                                          std::shared_ptr<Counted> counted) {
+  return std::make_unique<OutboxPublisher>(std::move(database), std::move(options), max_record_bytes, std::move(engine),
+                                           std::move(counted));
 }
 std::unique_ptr<Pattern> make_pattern(Options options) { return std::make_unique<Outbox>(std::move(options)); }
 
@@ -344,6 +487,8 @@ PatternType pattern_type() {
       .validate = [](const config::Node& options,
                      config::Diagnostics& diagnostics) { (void)read_options(options, diagnostics); },
       .options = options_info(),
+      .review = review_options,
+      .holdings = [](const config::Node& options, std::string_view /*namespace_name*/) { return holdings(options); },
       .make =
           [](const config::Node& options) {
             config::Diagnostics validated_before;

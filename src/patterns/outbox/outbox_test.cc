@@ -5,6 +5,8 @@
 
 #include <algorithm>
 #include <filesystem>
+#include <functional>
+#include <map>
 #include <set>
 #include <string>
 #include <utility>
@@ -26,6 +28,7 @@ class Log final : public Publisher {
   std::vector<std::size_t> batches;
   bool down = false;
   std::string refused_key;
+  std::function<bool(const Message&)> refuses;
   Code refusal = Code::unavailable;  // unavailable: it may go away by itself
   Relay* meanwhile = nullptr;        // runs a round of its own before the next publish is answered
 
@@ -36,8 +39,8 @@ class Log final : public Publisher {
     for (const auto& m : messages) {
       if (failed.contains(m.key)) {
         results.push_back(fail(Code::aborted, "EARLIER_MESSAGE_FAILED", "x", {}, Retry::safe));
-      } else if (down || (!refused_key.empty() && m.key == refused_key)) {
-        failed.insert(m.key);
+      } else if (down || (!refused_key.empty() && m.key == refused_key) || (refuses && refuses(m))) {
+        if (!m.key.empty()) failed.insert(m.key);
         results.push_back(fail(refusal, "LOG_DOWN", "the log is down", {}, Retry::safe));
       } else {
         ids.push_back(m.id);
@@ -73,17 +76,18 @@ struct OutboxTest : testing::Test {
 
   void make_table() { ASSERT_TRUE(run_blocking(database->create_table(Context(), table_spec(options.table)))); }
   // Ids are the numbers from `first` on.
-  std::vector<Result<Appended>> publish(int n, const std::string& key, int first = 0) {
+  std::vector<Result<Appended>> publish(int n, const std::string& key, int first = 0, bool keyed = true) {
     Batch<Message> messages;
     for (int i = 0; i < n; ++i) {
       Message m;
       m.topic = "orders";
       m.id = key + std::to_string(first + i);
-      m.key = key;
+      m.key = keyed ? key : "";
       m.payload = Payload(Bytes(std::string("{}")));
       messages.push_back(std::move(m));
     }
-    return run_blocking(make_publisher(database, options, 1'000'000)->publish(Context(), std::move(messages)));
+    return run_blocking(make_publisher(database, options, 1'000'000, {"postgres", "orders-db", "sqlite"})
+                            ->publish(Context(), std::move(messages)));
   }
   SqlRows query(const std::string& text) {
     auto rows = run_blocking(database->query(Context(), {text, {}}, 100'000));
@@ -259,6 +263,84 @@ TEST_F(OutboxTest, ARoundThatPublishesNothingDoesNotBeginAnewAtOnce) {
   }
   EXPECT_NE(notes.find("LOG_DOWN"), std::string::npos);
   EXPECT_EQ(pending(), 1);
+}
+
+// More rows that keep failing than the relay remembers, and than it could try again in the time that they wait: what
+// stands behind them gets through all the same.
+TEST_F(OutboxTest, RowsThatKeepFailingDoNotStarveTheOthers) {
+  make_table();
+  for (int i = 0; i < 20; ++i) publish(1000, "bad", 1000 * i, false);
+  publish(10, "good", 0, false);
+  log->refuses = [](const Message& m) { return m.id.starts_with("bad"); };
+  log->refusal = Code::invalid_argument;
+  Relay job = relay();
+  std::uint64_t published = 0;
+  for (int i = 0; i < 40 && published < 10; ++i) published += rounds(job);
+  EXPECT_EQ(published, 10U);
+  EXPECT_EQ(pending(), 20'000);
+
+  // Now and then each of them is tried again.
+  log->refuses = nullptr;
+  for (int i = 0; i < 400 && pending() > 0; ++i) rounds(job);
+  EXPECT_EQ(pending(), 0);
+}
+
+TEST_F(OutboxTest, KeysThatKeepFailingDoNotStarveTheOthers) {
+  make_table();
+  for (int i = 0; i < 20'000; i += 1000) {
+    Batch<Statement> rows;
+    for (int n = i; n < i + 1000; ++n) {
+      rows.push_back({"INSERT INTO outbox (topic, message_id, aggregate_id, body) VALUES ('orders', $1, $1, x'7b7d')",
+                      {SqlValue("bad" + std::to_string(n))}});
+    }
+    ASSERT_TRUE(run_blocking(database->atomically(Context(), std::move(rows))));
+  }
+  for (const char* key : {"good", "better", "best"}) publish(5, key);
+  log->refuses = [](const Message& m) { return m.key.starts_with("bad"); };
+  log->refusal = Code::invalid_argument;
+  Relay job = relay();
+  std::uint64_t published = 0;
+  for (int i = 0; i < 40 && published < 15; ++i) published += rounds(job);
+  EXPECT_EQ(published, 15U);
+}
+
+// A failing row that the relay does not remember still holds back the later ones of its key.
+TEST_F(OutboxTest, WhatIsNotRememberedKeepsItsOrder) {
+  make_table();
+  for (int i = 0; i < 12; ++i) publish(1000, "bad", 1000 * i, false);
+  for (int i = 0; i < 20; ++i) publish(1, "k" + std::to_string(i));  // some in the shard of the rows without a key
+  for (int i = 0; i < 3; ++i) publish(1000, "worse", 1000 * i, false);
+  for (int i = 0; i < 20; ++i) publish(2, "k" + std::to_string(i), 1);
+  bool accepts = false;
+  log->refuses = [&](const Message& m) {
+    return m.key.empty() || (!accepts && m.id.starts_with('k') && m.id == m.key + "0");
+  };
+  log->refusal = Code::invalid_argument;
+  Relay job = relay();
+  for (int i = 0; i < 40; ++i) EXPECT_EQ(rounds(job), 0U);
+  accepts = true;
+  for (int i = 0; i < 400 && log->ids.size() < 60; ++i) rounds(job);
+  ASSERT_EQ(log->ids.size(), 60U);
+  std::map<std::string, std::vector<std::string>> by_key;
+  for (std::size_t i = 0; i < log->ids.size(); ++i) by_key[log->keys[i]].push_back(log->ids[i]);
+  for (const auto& [key, ids] : by_key) EXPECT_EQ(ids, (std::vector<std::string>{key + "0", key + "1", key + "2"}));
+}
+
+// One topic that is down behind a batch of its rows is not the whole log.
+TEST_F(OutboxTest, ABatchThatFindsTheLogDownIsFollowedByTheNext) {
+  options = options_of("{publisher: {batch_size: 10}}");
+  make_table();
+  publish(30, "down", 0, false);
+  publish(5, "up", 0, false);
+  log->refuses = [](const Message& m) { return m.id.starts_with("down"); };
+  Relay job = relay();
+  std::uint64_t published = 0;
+  for (int i = 0; i < 5 && published == 0; ++i) published += rounds(job);
+  EXPECT_EQ(published, 5U);
+  EXPECT_EQ(errors, (std::vector<std::string>{"LOG_DOWN", "LOG_DOWN", "LOG_DOWN"}));
+  log->refuses = nullptr;
+  for (int i = 0; i < 10; ++i) published += rounds(job);
+  EXPECT_EQ(published, 35U);
 }
 
 // Rows that are kept carry the time of publishing, and go when their retention is over.

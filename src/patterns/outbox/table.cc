@@ -31,6 +31,14 @@ std::string text_of(const SqlValue& value) {
   return {};
 }
 
+// What a row takes in memory, about. SQLite 3.40 has no octet_length; length() of a blob counts bytes, of text
+// characters, which is near enough for a limit.
+std::string size_of_row(SqlDialect dialect) {
+  const std::string length = dialect == SqlDialect::sqlite ? "length" : "octet_length";
+  const std::string text = dialect == SqlDialect::sqlite ? "" : "::text";
+  return "coalesce(" + length + "(body), 0) + coalesce(" + length + "(headers" + text + "), 0)";
+}
+
 SqlValue or_null(std::string text) {
   if (text.empty()) return SqlNull{};
   return text;
@@ -88,12 +96,7 @@ Statement insert(const std::string& table, SqlDialect /*dialect*/, const Message
 Statement select_pending(const std::string& table, SqlDialect dialect, std::uint32_t first_lane,
                          std::uint32_t last_lane, std::uint32_t rows, const Skip& skip) {
   Statement s;
-  // SQLite 3.40 has no octet_length; length() of a blob counts bytes, of text characters, which is near enough for a
-  // limit.
-  const std::string length = dialect == SqlDialect::sqlite ? "length" : "octet_length";
-  const std::string text = dialect == SqlDialect::sqlite ? "" : "::text";
-  s.text = "SELECT id, coalesce(" + length + "(body), 0) + coalesce(" + length + "(headers" + text + "), 0) FROM " +
-           q(table) + " WHERE published_at IS NULL";
+  s.text = "SELECT id, " + size_of_row(dialect) + " FROM " + q(table) + " WHERE published_at IS NULL";
   if (first_lane != 0 || last_lane != kLanes - 1) {
     s.text += " AND " + SqlText{dialect}.lane("aggregate_id", kLanes) + " BETWEEN $1 AND $2";
     s.bind.emplace_back(static_cast<std::int64_t>(first_lane));
@@ -101,15 +104,42 @@ Statement select_pending(const std::string& table, SqlDialect dialect, std::uint
   }
   if (!skip.keys.empty()) s.text += " AND coalesce(aggregate_id, '') NOT IN (" + placeholders(skip.keys, s.bind) + ")";
   if (!skip.ids.empty()) s.text += " AND id NOT IN (" + placeholders(skip.ids, s.bind) + ")";
+  if (skip.after > 0) {
+    s.bind.emplace_back(skip.after);
+    s.text += " AND id > $" + std::to_string(s.bind.size());
+  }
   s.bind.emplace_back(static_cast<std::int64_t>(rows));
   s.text += " ORDER BY id LIMIT $" + std::to_string(s.bind.size());
   return s;
 }
 
-Statement select_rows(const std::string& table, const std::vector<std::int64_t>& ids) {
+Statement select_again(const std::string& table, SqlDialect dialect, const std::vector<std::string>& keys,
+                       const std::vector<std::int64_t>& ids) {
   Statement s;
-  s.text = "SELECT id, topic, message_id, aggregate_id, headers, attributes, body FROM " + q(table) +
-           " WHERE published_at IS NULL AND id IN (";
+  s.text = "SELECT id, " + size_of_row(dialect) + ", coalesce(aggregate_id, '') FROM " + q(table) +
+           " WHERE published_at IS NULL AND (1 = 0";
+  if (!ids.empty()) s.text += " OR id IN (" + placeholders(ids, s.bind) + ")";
+  if (!keys.empty()) {
+    s.text += " OR id IN (SELECT min(id) FROM " + q(table) + " WHERE published_at IS NULL AND aggregate_id IN (" +
+              placeholders(keys, s.bind) + ") GROUP BY aggregate_id)";
+  }
+  s.text += ") ORDER BY id";
+  return s;
+}
+
+Statement select_keys_up_to(const std::string& table, std::int64_t id, const std::vector<std::string>& keys) {
+  Statement s;
+  s.bind.emplace_back(id);
+  s.text = "SELECT DISTINCT aggregate_id FROM " + q(table) +
+           " WHERE published_at IS NULL AND id <= $1 AND aggregate_id IN (";
+  s.text += placeholders(keys, s.bind) + ")";
+  return s;
+}
+
+Statement select_rows(const std::string& table, SqlDialect dialect, const std::vector<std::int64_t>& ids) {
+  Statement s;
+  s.text = "SELECT id, topic, message_id, aggregate_id, headers, attributes, body, " +
+           SqlText{dialect}.age("created_at") + " FROM " + q(table) + " WHERE published_at IS NULL AND id IN (";
   s.text += placeholders(ids, s.bind) + ") ORDER BY id";
   return s;
 }
@@ -140,7 +170,9 @@ Result<Message> read_message(std::vector<SqlValue>& columns, const std::string& 
 }  // namespace
 
 Row read_row(std::vector<SqlValue>& columns, const std::string& default_topic) {
-  Row row{.id = std::get<std::int64_t>(columns[0]), .key = text_of(columns[3]), .message = {}};
+  Row row{.id = std::get<std::int64_t>(columns[0]), .key = text_of(columns[3]), .age = {}, .message = {}};
+  if (const auto* age = std::get_if<std::int64_t>(&columns[7]))
+    row.age = std::chrono::microseconds(std::max<std::int64_t>(0, *age));
   row.message = read_message(columns, default_topic);
   return row;
 }
@@ -169,6 +201,13 @@ Statement remove_published(const std::string& table, SqlDialect dialect, Clock::
            " ORDER BY id LIMIT $2)";
   s.bind = {static_cast<std::int64_t>(us), static_cast<std::int64_t>(rows)};
   return s;
+}
+
+Statement select_waiting(const std::string& table, SqlDialect dialect) {
+  return {"SELECT (SELECT count(*) FROM " + q(table) + " WHERE published_at IS NULL), (SELECT " +
+              SqlText{dialect}.age("created_at") + " FROM " + q(table) +
+              " WHERE published_at IS NULL ORDER BY id LIMIT 1)",
+          {}};
 }
 
 Statement select_claim_check_ids(const std::string& table) {
