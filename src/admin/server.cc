@@ -11,6 +11,7 @@
 #include <thread>
 #include <utility>
 
+#include "admin/config_routes.h"
 #include "base/text.h"
 #include "runtime/scope.h"
 
@@ -21,6 +22,7 @@ using nlohmann::json;
 using namespace std::chrono_literals;
 
 constexpr auto kPatience = 10s;            // of one request for the backends' answers
+constexpr auto kLookPatience = 1s;         // of a look at the metrics for what is measured by looking
 constexpr std::size_t kListAtOnce = 1000;  // objects of one page
 constexpr std::string_view kJson = "application/json";
 
@@ -208,7 +210,7 @@ json namespaces_json(const Registry& registry) {
 
 json jobs_json(Registry& registry) {
   json list = json::array();
-  for (const auto& job : registry.jobs().status()) {
+  for (const auto& job : registry.jobs()) {
     list.push_back({{"name", job.name},
                     {"shard", job.shard},
                     {"state", to_string(job.state)},
@@ -235,6 +237,7 @@ struct Server::Impl {
   Registry* registry = nullptr;
   bool is_ready = false;
   std::string reason = "starting";
+  ConfigRoutes config;
 
   void routes();
   // Runs the handler with the registry, or says why there is none.
@@ -272,6 +275,10 @@ struct Server::Impl {
 
 void Server::Impl::routes() {
   http.Get("/metrics", [this](const httplib::Request&, httplib::Response& response) {
+    {
+      const std::shared_lock lock(mutex);
+      if (registry != nullptr) run_blocking(registry->measure(Context().with_timeout(kLookPatience)));
+    }
     response.set_content(metrics.expose(), "text/plain; version=0.0.4; charset=utf-8");
   });
   http.Get("/healthz",
@@ -293,7 +300,7 @@ void Server::Impl::routes() {
   const auto set_paused = [this](bool paused) {
     return with_registry([paused](Registry& present, const httplib::Request& request, httplib::Response& response) {
       const std::string name = request.get_param_value("name");
-      const auto done = paused ? present.jobs().pause(name) : present.jobs().resume(name);
+      const auto done = paused ? present.pause_job(name) : present.resume_job(name);
       done ? answer(response, {{"name", name}, {"paused", paused}}) : answer(response, done.error());
     });
   };
@@ -307,6 +314,8 @@ void Server::Impl::routes() {
            }));
   http.Get("/debug/inspect", of_namespace(inspect));
   http.Get("/debug/topics", of_namespace(topics));
+
+  config.add_to(http);
 
   http.set_error_handler([](const httplib::Request& request, httplib::Response& response) {
     if (!response.body.empty()) return;
@@ -337,7 +346,7 @@ Result<std::unique_ptr<Server>> Server::start(Options options, Metrics& metrics)
   http.set_keep_alive_max_count(1);
   http.set_keep_alive_timeout(1);  // seconds until the first byte
   http.set_read_timeout(5s);
-  http.set_payload_max_length(1 << 20);
+  http.set_payload_max_length(config::LoadOptions().max_bytes);
   // The library's default would share the port with another process that does the same (SO_REUSEPORT).
   http.set_socket_options([](socket_t socket) {
     const int on = 1;
@@ -370,7 +379,10 @@ void Server::not_ready(std::string reason) {
   impl_->reason = std::move(reason);
 }
 
+void Server::serve_config(LiveFile& file, Token token) { impl_->config.attach(file, std::move(token)); }
+
 void Server::detach() {
+  impl_->config.detach();
   const std::unique_lock lock(impl_->mutex);
   impl_->registry = nullptr;
   impl_->is_ready = false;

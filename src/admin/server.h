@@ -13,6 +13,7 @@
 //                              whether clean-up has caught up with all that was acknowledged
 //   GET  /debug/inspect?namespace=N            what each pattern holds now
 //   GET  /debug/topics?namespace=N             partitions, groups and the last record of each topic
+//   GET, POST /v1/config                       see config_routes.h
 //
 // Errors are {"error": {"code", "reason", "message", "hint"}} with a fitting HTTP status.
 #pragma once
@@ -21,7 +22,9 @@
 #include <memory>
 #include <string>
 
+#include "admin/token.h"
 #include "base/error.h"
+#include "namespaces/live.h"
 #include "namespaces/registry.h"
 #include "telemetry/metrics.h"
 
@@ -48,7 +51,9 @@ class Server {
   void ready(Registry& registry);
   // /readyz says no, with the reason; the registry is still shown.
   void not_ready(std::string reason);
-  // Returns when no request uses the registry any more; later ones are told that it is gone.
+  // From now on the configuration can be looked at and changed (config_routes.h), until detach().
+  void serve_config(LiveFile& file, Token token);
+  // Returns when no request uses the registry or the file any more; later ones are told that it is gone.
   void detach();
   void stop();  // joins the threads; a second call does nothing
 

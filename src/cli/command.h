@@ -13,6 +13,7 @@ enum class Exit : int {
   unusable = 2,     // the command line or a file cannot be used; an address is taken
   unreachable = 3,  // client commands: no server answers there
   timed_out = 4,    // client commands: the time given was over first
+  differs = 5,      // apply --dry-run: something would change
 };
 
 using Run = std::function<Exit()>;
@@ -21,6 +22,11 @@ using Run = std::function<Exit()>;
 void add_serve(CLI::App& root, Run& chosen);
 void add_dev(CLI::App& root, Run& chosen);
 void add_validate(CLI::App& root, Run& chosen);
+void add_explain(CLI::App& root, Run& chosen);
+void add_schema(CLI::App& root, Run& chosen);
+void add_top(CLI::App& root, Run& chosen);
+void add_profile(CLI::App& root, Run& chosen);
+void add_apply(CLI::App& root, Run& chosen);
 void add_publish(CLI::App& root, Run& chosen);
 void add_subscribe(CLI::App& root, Run& chosen);
 void add_version(CLI::App& root, Run& chosen);

@@ -28,12 +28,17 @@ int run(int argc, char** argv) {
       "  prism subscribe media --group archive        receive what is published\n"
       "\n"
       "Exit codes: 0 done; 1 refused, invalid or failed; 2 the command line or a file cannot be used;\n"
-      "3 no server answers; 4 the time given was over.\n"
+      "3 no server answers; 4 the time given was over; 5 a dry run that would change something.\n"
       "Each command has its own help: prism COMMAND --help");
   Run chosen;
   add_dev(app, chosen);
   add_serve(app, chosen);
   add_validate(app, chosen);
+  add_explain(app, chosen);
+  add_schema(app, chosen);
+  add_top(app, chosen);
+  add_profile(app, chosen);
+  add_apply(app, chosen);
   add_publish(app, chosen);
   add_subscribe(app, chosen);
   add_version(app, chosen);

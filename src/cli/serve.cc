@@ -10,6 +10,7 @@
 #include <thread>
 
 #include "admin/server.h"
+#include "admin/token.h"
 #include "api/server.h"
 #include "api/sessions.h"
 #include "base/ids.h"
@@ -18,11 +19,15 @@
 #include "cli/output.h"
 #include "cli/registry_router.h"
 #include "cli/signals.h"
+#include "cli/telemetry.h"
+#include "cli/watch.h"
+#include "namespaces/live.h"
 #include "namespaces/parse.h"
 #include "namespaces/registry.h"
 #include "runtime/loop.h"
 #include "telemetry/log.h"
 #include "telemetry/metrics.h"
+#include "telemetry/runtime_metrics.h"
 
 namespace prism::cli {
 namespace {
@@ -42,8 +47,9 @@ struct Options {
   std::string ready_file;
   double grace = 10;
   double lease = 10;
-  log::Level log_level = log::Level::info;
-  log::Format log_format = log::Format::automatic;
+  bool watch = false;
+  std::optional<log::Level> log_level;
+  std::optional<log::Format> log_format;
 };
 
 struct Address {
@@ -135,7 +141,9 @@ class Impatience {
  public:
   explicit Impatience(Signals& signals)
       : signals_(signals), thread_([&signals] {
-          if (signals.wait() == Signals::Event::signal) ::_exit(130);
+          auto event = signals.wait();
+          while (event == Signals::Event::hangup) event = signals.wait();
+          if (event == Signals::Event::signal) ::_exit(130);
         }) {}
   ~Impatience() {
     signals_.wake();
@@ -149,6 +157,74 @@ class Impatience {
   std::thread thread_;
 };
 
+// Reloads the file when it is asked to, on a thread of its own: whoever asks goes on listening for signals.
+class Reloading {
+ public:
+  explicit Reloading(LiveFile& file) : file_(file), thread_([this] { work(); }) {}
+  ~Reloading() {
+    {
+      const std::lock_guard lock(mutex_);
+      ended_ = true;
+    }
+    changed_.notify_all();
+    file_.stop();
+    thread_.join();
+  }
+  Reloading(const Reloading&) = delete;
+  Reloading& operator=(const Reloading&) = delete;
+
+  void ask(ReloadSource source) {
+    {
+      const std::lock_guard lock(mutex_);
+      // A signal asks for more than a look.
+      if (asked_ != ReloadSource::signal) asked_ = source;
+    }
+    changed_.notify_all();
+  }
+
+ private:
+  void work() {
+    std::unique_lock lock(mutex_);
+    while (true) {
+      changed_.wait(lock, [this] { return ended_ || asked_; });
+      if (ended_) return;
+      const ReloadSource source = *std::exchange(asked_, {});
+      lock.unlock();
+      file_.reload(source);
+      lock.lock();
+    }
+  }
+
+  LiveFile& file_;
+  std::mutex mutex_;
+  std::condition_variable changed_;
+  std::optional<ReloadSource> asked_;  // guarded by mutex_, as below
+  bool ended_ = false;
+  std::thread thread_;
+};
+
+// Until SIGINT or SIGTERM.
+void wait_for_the_end(Signals& signals, Reloading& reloading, FileWatch* watch) {
+  constexpr auto kQuiet = std::chrono::milliseconds(100);  // a change often comes in several steps
+  constexpr auto kLook = std::chrono::seconds(5);          // where the file system reports nothing
+  auto look = Clock::now();                                // it may have changed while the server started
+  while (true) {
+    const auto event = watch == nullptr ? signals.wait() : signals.wait(look, watch->descriptor());
+    if (event == Signals::Event::signal) return;
+    if (event == Signals::Event::hangup) reloading.ask(ReloadSource::signal);
+    if (watch == nullptr) continue;
+    if (event == Signals::Event::readable) {
+      watch->drain();
+      look = std::min(look, Clock::now() + kQuiet);
+    }
+    if (Clock::now() >= look) {
+      watch->drain();
+      reloading.ask(ReloadSource::watch);
+      look = Clock::now() + kLook;
+    }
+  }
+}
+
 Exit refuse(Error error) {
   if (error.reason == "ADDRESS_IN_USE") {
     error.hint =
@@ -157,19 +233,21 @@ Exit refuse(Error error) {
   }
   print_error(error);
   // What the surroundings lack is not the file's fault.
-  return error.reason == "ADDRESS_IN_USE" || error.reason == "ADDRESS_INVALID" || error.reason == "FILE_UNWRITABLE"
+  return error.reason == "ADDRESS_IN_USE" || error.reason == "ADDRESS_INVALID" || error.reason == "FILE_UNWRITABLE" ||
+                 error.reason == "OTLP_NOT_AVAILABLE"
              ? Exit::unusable
              : Exit::failed;
 }
 
 Exit serve(const Options& options) {
   const auto begun = Clock::now();
-  Signals signals;
-  const log::Output log_output({.level = options.log_level, .format = options.log_format, .sink = {}, .now = {}});
-
-  auto parsed = parse_file(options.file, components());
+  Signals signals(true);
+  auto read = LiveFile::read(options.file, components());
+  auto& parsed = read.parsed;
   fmt::print(stderr, "{}", config::format_text(parsed.diagnostics));
   if (!parsed.ok()) return ::access(options.file.c_str(), R_OK) == 0 ? Exit::failed : Exit::unusable;
+  const log::Output log_output(log_options(parsed.file.telemetry.logs, options.log_level, options.log_format));
+  const telemetry::Spec telemetry = with_environment(parsed.file.telemetry);
   auto grpc_address =
       choose(parsed.file.server.listen, options.host, options.port, {options.dev ? "127.0.0.1" : "0.0.0.0", kGrpcPort});
   if (!grpc_address) return refuse(std::move(grpc_address).error());
@@ -192,15 +270,21 @@ Exit serve(const Options& options) {
   Runtime runtime;
   Metrics metrics;
   const ProcessMetrics process_metrics(metrics);
+  const RuntimeMetrics runtime_metrics(metrics, runtime);
+  const std::string holder = holder_name();
+  const auto tracing = Tracing::start(telemetry, holder, metrics);
+  if (!tracing) return refuse(tracing.error());
   auto admin = admin::Server::start({.host = admin_address->host, .port = admin_address->port}, metrics);
   if (!admin) return refuse(std::move(admin).error());
   admin_address->port = (*admin)->port();
 
+  auto token = admin::open_token(data_dir);
+  if (!token) return refuse(std::move(token).error());
   auto registry = run_blocking(Registry::open(
-      Context().with_timeout(kOpenPatience), std::move(parsed.file), components(), runtime, metrics,
+      Context().with_timeout(kOpenPatience), parsed.file, components(), runtime, metrics,
       {.data_dir = data_dir,
        .embedded = options.embedded,
-       .holder = holder_name(),
+       .holder = holder,
        .lease_ttl = std::chrono::duration_cast<Clock::duration>(std::chrono::duration<double>(options.lease))}));
   if (!registry) return refuse(std::move(registry).error());
   const auto close_registry = [&] {
@@ -218,16 +302,23 @@ Exit serve(const Options& options) {
   }
   grpc_address->port = (*server)->port();
   (*admin)->ready(**registry);
+  LiveFile live(options.file, std::move(read), components(), **registry, metrics);
+  (*admin)->serve_config(live, std::move(*token));
   print_account(options, **registry, *grpc_address, *admin_address, Clock::now() - begun);
   if (!options.ready_file.empty()) {
     if (auto written = write_ready_file(options.ready_file, *grpc_address, *admin_address); !written) {
       (*server)->shutdown({});
+      live.stop();
       close_registry();
       return refuse(std::move(written).error());
     }
   }
 
-  while (signals.wait() != Signals::Event::signal) {
+  {
+    std::optional<FileWatch> watch;
+    if (options.watch) watch.emplace(options.file);
+    Reloading reloading(live);
+    wait_for_the_end(signals, reloading, watch ? &*watch : nullptr);
   }
   const Impatience impatience(signals);
   fmt::print("stopping: requests and jobs finish what they have begun (a second signal stops at once)\n");
@@ -266,6 +357,12 @@ CLI::App* add(CLI::App& root, const std::string& name, const std::string& descri
                    "Folder of the embedded backends and the state store; prism-data unless the file says otherwise")
       ->type_name("DIR");
   command
+      ->add_flag("--watch,!--no-watch", options->watch,
+                 options->dev
+                     ? "Take up changes of the file by itself (the default), or only on SIGHUP and prism apply"
+                     : "Take up changes of the file by itself, or only on SIGHUP and prism apply (the default)")
+      ->type_name("");
+  command
       ->add_option("--ready-file", options->ready_file,
                    "Written when requests are served: {\"grpc\": \"HOST:PORT\", \"admin\": \"HOST:PORT\", \"pid\": N}")
       ->type_name("FILE");
@@ -286,14 +383,15 @@ CLI::App* add(CLI::App& root, const std::string& name, const std::string& descri
       {"auto", log::Format::automatic}, {"json", log::Format::json}, {"pretty", log::Format::pretty}};
   command
       ->add_option("--log-level", options->log_level,
-                   "Least level that is logged (stderr): trace, debug, info, warn, error or off")
+                   "Least level that is logged (stderr): trace, debug, info, warn, error or off; info unless the file "
+                   "says otherwise")
       ->transform(CLI::CheckedTransformer(kLevels, CLI::ignore_case).description(""))
-      ->type_name("LEVEL")
-      ->default_str("info");
-  command->add_option("--log-format", options->log_format, "json, pretty, or auto: pretty on a terminal, else json")
+      ->type_name("LEVEL");
+  command
+      ->add_option("--log-format", options->log_format,
+                   "json, pretty, or auto: pretty on a terminal, else json; auto unless the file says otherwise")
       ->transform(CLI::CheckedTransformer(kFormats, CLI::ignore_case).description(""))
-      ->type_name("FORMAT")
-      ->default_str("auto");
+      ->type_name("FORMAT");
   return command;
 }
 
@@ -316,7 +414,7 @@ void add_serve(CLI::App& root, Run& chosen) {
 
 void add_dev(CLI::App& root, Run& chosen) {
   auto options = std::make_shared<Options>();
-  options->embedded = options->dev = true;
+  options->embedded = options->dev = options->watch = true;
   auto* command =
       add(root, "dev", "Serve a file with embedded backends only: nothing else needs to be installed", options);
   command->footer(

@@ -626,9 +626,7 @@ std::optional<Node> load_text(std::string_view text, const LoadOptions& options,
   return builder.root();
 }
 
-std::optional<Node> load_file(const std::string& path, LoadOptions options, Diagnostics& diagnostics) {
-  options.file_name = path;
-  options.base_directory = std::filesystem::path(path).parent_path().string();
+std::optional<std::string> read_file(const std::string& path, std::size_t max_bytes, Diagnostics& diagnostics) {
   const SourcePosition start{std::make_shared<const std::string>(path), 0, 0};
   std::error_code error;
   const auto status = std::filesystem::status(path, error);
@@ -648,7 +646,7 @@ std::optional<Node> load_file(const std::string& path, LoadOptions options, Diag
   }
   std::string text;
   std::string chunk(std::size_t{64} << 10, '\0');
-  while (in && text.size() <= options.max_bytes) {  // a pipe has no size to ask for
+  while (in && text.size() <= max_bytes) {  // a pipe has no size to ask for
     in.read(chunk.data(), static_cast<std::streamsize>(chunk.size()));
     text.append(chunk, 0, static_cast<std::size_t>(in.gcount()));
   }
@@ -656,7 +654,20 @@ std::optional<Node> load_file(const std::string& path, LoadOptions options, Diag
     diagnostics.error(start, {}, "UNREADABLE_FILE", "the file cannot be read", {});
     return std::nullopt;
   }
-  return load_text(text, options, diagnostics);
+  return text;
+}
+
+LoadOptions LoadOptions::of_file(const std::string& path) const {
+  LoadOptions options = *this;
+  options.file_name = path;
+  options.base_directory = std::filesystem::path(path).parent_path().string();
+  return options;
+}
+
+std::optional<Node> load_file(const std::string& path, LoadOptions options, Diagnostics& diagnostics) {
+  options = options.of_file(path);
+  const auto text = read_file(path, options.max_bytes, diagnostics);
+  return text ? load_text(*text, options, diagnostics) : std::nullopt;
 }
 
 }  // namespace prism::config

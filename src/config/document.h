@@ -88,6 +88,8 @@ struct LoadOptions {
   // Give the tree in spite of mistakes that concern single values (DUPLICATE_KEY: the first stands; a substitution that
   // failed: Node::broken), so that the rest can be checked too. `diagnostics` then has errors.
   bool keep_going = false;
+
+  LoadOptions of_file(const std::string& path) const;  // the same for the text of this file
 };
 
 // nullopt if there was an error (but see keep_going); all errors of the text that can be told apart are added to
@@ -100,5 +102,7 @@ struct LoadOptions {
 // literal ${. Anchors, aliases and merge keys (<<) work; what was merged in does not override what stands there.
 std::optional<Node> load_text(std::string_view text, const LoadOptions& options, Diagnostics& diagnostics);
 std::optional<Node> load_file(const std::string& path, LoadOptions options, Diagnostics& diagnostics);
+// The text alone, and a little more than `max_bytes` of it at most (which load_text refuses). UNREADABLE_FILE.
+std::optional<std::string> read_file(const std::string& path, std::size_t max_bytes, Diagnostics& diagnostics);
 
 }  // namespace prism::config

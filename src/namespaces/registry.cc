@@ -1,23 +1,26 @@
 #include "namespaces/registry.h"
 
 #include <algorithm>
-#include <filesystem>
 #include <mutex>
 #include <ranges>
-#include <shared_mutex>
 
 #include "base/text.h"
+#include "capabilities/measured.h"
+#include "capabilities/traced.h"
 #include "patterns/log_ports.h"
+#include "patterns/measured.h"
+#include "patterns/traced.h"
 #include "telemetry/log.h"
 
 namespace prism {
 namespace {
 
 constexpr std::string_view kStateBackend = "prism";  // the name of the default state store: <data_dir>/prism.db
-
-std::string overlap_text(const std::string& backend, const std::string& bucket, const std::string& prefix) {
-  return backend + "://" + bucket + "/" + prefix;
-}
+constexpr Clock::duration kJobPatience = std::chrono::seconds(20);    // for the last rounds of jobs that are replaced
+constexpr Clock::duration kClosePatience = std::chrono::seconds(10);  // for backends that nothing uses any more
+constexpr Clock::duration kLook = std::chrono::milliseconds(20);      // between looks at what is unfinished
+// Work that has not become less for so long will not be done in time: publishes need not wait for it.
+constexpr Clock::duration kStandstill = std::chrono::milliseconds(1500);
 
 // Topics are noted in the state store before they are made, so that jobs of any process find them.
 class NamespaceTopics final : public Topics {
@@ -67,174 +70,497 @@ class NamespaceTopics final : public Topics {
   std::map<std::string, TopicInfo> known_;  // guarded by mutex_
 };
 
+// How a namespace's names become topics.
+std::string physical(const BackendUse& backend, const std::string& fixed_topic, const std::string& namespace_name,
+                     std::string_view topic) {
+  if (!fixed_topic.empty()) return fixed_topic;
+  if (!backend.topic.empty()) return backend.topic;
+  std::string name(topic.empty() ? std::string_view(namespace_name) : topic);
+  return backend.topic_prefix.empty() ? name : backend.topic_prefix + "." + name;
+}
+
+// What can be told of a namespace before it is built.
+struct Plan {
+  std::vector<std::unique_ptr<Pattern>> patterns;  // in canonical order, outermost first
+  std::string log_backend, state_backend;          // names; empty: none
+  std::string fixed_topic;
+  std::vector<std::vector<Place>> places;  // of each pattern
+};
+
+std::vector<Place> places_of(const PatternType& type, const PatternSpec& entry, const std::string& namespace_name) {
+  std::vector<Place> out;
+  if (!type.holdings) return out;
+  for (auto& holding : type.holdings(entry.options, namespace_name)) {
+    std::string name = std::move(holding.name);
+    if (holding.kind == Holding::Kind::objects) name.insert(0, holding.container + "/");
+    out.push_back({holding.kind, std::move(holding.backend), std::move(name)});
+  }
+  return out;
+}
+
+Result<Plan> make_plan(const NamespaceSpec& spec, const Components& components) {
+  std::vector<std::pair<const PatternType*, const PatternSpec*>> entries;
+  for (const auto& entry : spec.patterns) {
+    if (!entry.enabled) continue;
+    const PatternType* type = components.pattern(entry.type);
+    if (type == nullptr || !type->make) {
+      return fail(Code::unimplemented, "PATTERN_NOT_AVAILABLE",
+                  "pattern " + entry.type + " is not available in this version of Prism");
+    }
+    entries.emplace_back(type, &entry);
+  }
+  // Canonical order, outermost first (docs/architecture.md): the order in the file leaves no doubt of what is meant.
+  std::ranges::sort(entries, {}, [](const auto& e) { return std::pair(e.first->info.rank, e.first->info.name); });
+  Plan plan;
+  plan.log_backend = spec.backend.name;
+  plan.state_backend = spec.state.empty() ? std::string(kStateBackend) : spec.state;
+  for (const auto& [type, entry] : entries) {
+    auto pattern = type->make(entry->options);
+    if (auto named = pattern->log_backend(); !named.empty()) plan.log_backend = named;
+    if (plan.fixed_topic.empty()) plan.fixed_topic = pattern->fixed_topic();
+    plan.places.push_back(places_of(*type, *entry, spec.name));
+    plan.patterns.push_back(std::move(pattern));
+  }
+  return plan;
+}
+
 }  // namespace
 
-// What the namespaces of a file share: connected backends, the state store, reservations.
-struct Registry::Backends {
-  Backends(const Components& c, Runtime& r, Options o) : components(c), runtime(r), options(std::move(o)) {}
+struct OpenBackend {
+  std::string name;
+  std::string meaning;  // equal: the same connection to the same place
+  std::unique_ptr<Backend> backend;
+  std::uint64_t number = 0;  // in the order of opening
+  Engine engine;             // for spans
 
-  const Components& components;
-  Runtime& runtime;
-  Options options;
-  std::vector<BackendSpec> configured;
+  Result<std::shared_ptr<ObjectStore>> objects(const std::string& bucket) const {
+    PRISM_TRY(auto store, backend->objects(bucket));
+    return traced(std::move(store), engine, bucket);
+  }
+};
 
-  mutable std::shared_mutex mutex;
-  std::map<std::string, std::unique_ptr<Backend>, std::less<>> open;  // guarded by mutex; grows only
-  std::vector<std::string> order;                                     // in which they were opened; assembly only
+// The connected backends. Those of the present file are found by name; others stay until nobody uses them.
+class Registry::Backends {
+ public:
+  using Map = std::map<std::string, std::shared_ptr<OpenBackend>, std::less<>>;
 
-  struct Reservation {
-    std::string backend, bucket, prefix, owner;
-  };
-  std::vector<Reservation> reservations;                              // assembly only
-  std::map<std::pair<std::string, std::string>, std::string> tables;  // backend and table -> owner; assembly only
+  std::shared_ptr<OpenBackend> find(std::string_view name) const {
+    const std::shared_lock lock(mutex_);
+    const auto it = present_.find(name);
+    return it != present_.end() ? it->second : nullptr;
+  }
+  Map present() const {
+    const std::shared_lock lock(mutex_);
+    return present_;
+  }
+  std::uint64_t next_number() noexcept { return ++opened_; }
 
-  Backend* find(std::string_view name) const {
-    const std::shared_lock lock(mutex);
-    const auto it = open.find(name);
-    return it != open.end() ? it->second.get() : nullptr;
+  void replace(Map next) {
+    const std::unique_lock lock(mutex_);
+    for (auto& [name, open] : present_) {
+      const auto it = next.find(name);
+      if (it == next.end() || it->second != open) leaving_.push_back(std::move(open));
+    }
+    present_ = std::move(next);
+  }
+  void leave(std::shared_ptr<OpenBackend> open) {
+    const std::unique_lock lock(mutex_);
+    leaving_.push_back(std::move(open));
+  }
+  // Closes those that are not of the present file and that nobody uses.
+  Task<void> close_unused(Context context) {
+    std::vector<std::shared_ptr<OpenBackend>> unused;
+    {
+      const std::unique_lock lock(mutex_);
+      const auto used = std::ranges::partition(leaving_, [](const auto& open) { return open.use_count() > 1; });
+      std::ranges::move(used, std::back_inserter(unused));
+      leaving_.erase(used.begin(), used.end());
+    }
+    co_await close(std::move(context), std::move(unused));
+  }
+  Task<void> close_all(Context context) {
+    std::vector<std::shared_ptr<OpenBackend>> all;
+    {
+      const std::unique_lock lock(mutex_);
+      all = std::exchange(leaving_, {});
+      for (auto& [name, open] : present_) all.push_back(std::move(open));
+      present_.clear();
+    }
+    co_await close(std::move(context), std::move(all));
   }
 
-  Task<Result<Backend*>> get(Context context, std::string name) {
-    if (Backend* present = find(name)) co_return present;
-    const auto spec =
-        std::find_if(configured.begin(), configured.end(), [&](const BackendSpec& b) { return b.name == name; });
-    const BackendType* type = components.backend(spec != configured.end() ? spec->type : name);
-    if (type == nullptr) {
+ private:
+  // The last one opened may rest on an earlier one.
+  static Task<void> close(Context context, std::vector<std::shared_ptr<OpenBackend>> backends) {
+    std::ranges::sort(backends, std::greater(), &OpenBackend::number);
+    for (const auto& open : backends) co_await open->backend->close(context);
+  }
+
+  mutable std::shared_mutex mutex_;
+  Map present_;                                        // guarded by mutex_
+  std::vector<std::shared_ptr<OpenBackend>> leaving_;  // guarded by mutex_
+  std::atomic<std::uint64_t> opened_{0};
+};
+
+// The backends of the file that is being built: those that are connected already stay, others are connected.
+class Registry::Connecting {
+ public:
+  Connecting(const Registry& registry, const std::vector<BackendSpec>& configured)
+      : registry_(registry), configured_(configured), present_(registry.backends_->present()) {}
+
+  // Is this backend, as it is connected now, the one that the file means?
+  bool keeps(const std::string& name) const {
+    const auto it = present_.find(name);
+    return it != present_.end() && it->second->meaning == meaning(name);
+  }
+
+  Task<Result<std::shared_ptr<OpenBackend>>> get(Context context, std::string name) {
+    if (const auto it = next_.find(name); it != next_.end()) co_return it->second;
+    if (keeps(name)) co_return next_.emplace(name, present_.at(name)).first->second;
+    PRISM_CO_TRY(auto made, co_await connect(std::move(context), name));
+    Engine engine = engine_of(name, *made);
+    auto open = std::make_shared<OpenBackend>(name, meaning(name), std::move(made), registry_.backends_->next_number(),
+                                              std::move(engine));
+    next_.emplace(name, open);
+    fresh_.push_back(open);
+    co_return open;
+  }
+  void keep(const std::shared_ptr<OpenBackend>& open) { next_.emplace(open->name, open); }
+
+  Backends::Map take() {
+    fresh_.clear();
+    return std::move(next_);
+  }
+  // What was connected for nothing.
+  void give_up() {
+    next_.clear();
+    for (auto& open : fresh_) registry_.backends_->leave(std::move(open));
+    fresh_.clear();
+  }
+
+ private:
+  const BackendSpec* spec(const std::string& name) const {
+    const auto it = std::ranges::find(configured_, name, &BackendSpec::name);
+    return it != configured_.end() ? &*it : nullptr;
+  }
+  const BackendType* type(const std::string& name) const {
+    if (name == kStateBackend) return registry_.components_.backend("sqlite");
+    const BackendSpec* given = spec(name);
+    return registry_.components_.backend(given != nullptr ? given->type : name);
+  }
+  Engine engine_of(const std::string& name, const Backend& made) const {
+    const BackendType* found = type(name);
+    Engine engine{std::string(found != nullptr ? found->name : name), name, std::string(made.embedded())};
+    if (engine.twin == engine.system) engine.twin.clear();
+    return engine;
+  }
+  bool embeds(const std::string& name) const {
+    const BackendType* found = type(name);
+    return name == kStateBackend || (registry_.options_.embedded && found != nullptr && found->embed);
+  }
+  std::string meaning(const std::string& name) const {
+    const BackendType* found = type(name);
+    std::string out(found != nullptr ? found->name : name);
+    if (embeds(name)) return out + " embedded";
+    if (const BackendSpec* given = spec(name)) {
+      for (const auto& [option, value] : options_of(*given, registry_.components_))
+        out += "\n" + option + "=" + value.meaning;
+    }
+    return out;
+  }
+  Task<Result<std::unique_ptr<Backend>>> connect(Context context, std::string name) {
+    const BackendSpec* given = spec(name);
+    const BackendType* found = type(name);
+    if (found == nullptr) {
+      if (name == kStateBackend)
+        co_return fail(Code::internal, "STATE_STORE_MISSING", "this program was built without the sqlite backend");
       co_return fail(Code::invalid_argument, "BACKEND_NOT_CONFIGURED", "there is no backend named \"" + name + "\"",
                      "add it under `backends:` with its `type`");
     }
     Result<std::unique_ptr<Backend>> made;
-    if (options.embedded && type->embed) {
-      made = co_await type->embed(context, runtime, name, options.data_dir);
-    } else if (spec == configured.end()) {
+    if (embeds(name)) {
+      made = co_await found->embed(context, registry_.runtime_, name, registry_.options_.data_dir);
+    } else if (given == nullptr) {
       co_return fail(Code::failed_precondition, "BACKEND_NOT_CONFIGURED",
                      "backend \"" + name + "\" is used and not configured",
                      "give its connection under `backends:`, or run with `prism dev` or `prism serve --embedded`");
-    } else if (!type->connect) {
+    } else if (!found->connect) {
       co_return fail(Code::unimplemented, "BACKEND_NOT_AVAILABLE",
-                     "this version of Prism has no connector for " + std::string(type->name),
+                     "this version of Prism has no connector for " + std::string(found->name),
                      "run with `prism dev` or `prism serve --embedded`, which bind it to its embedded twin");
     } else {
-      made = co_await type->connect(context, runtime, name, spec->options);
+      made = co_await found->connect(context, registry_.runtime_, name, given->options);
     }
     if (!made) co_return std::unexpected(std::move(made).error().with("backend", name));
-    Backend* backend = made->get();
-    const std::unique_lock lock(mutex);
-    open.emplace(name, std::move(*made));
-    order.push_back(name);
-    co_return backend;
+    co_return made;
   }
 
-  static std::unexpected<Error> lacks(const std::string& name, const Backend& backend, std::string_view capability) {
-    return fail(Code::failed_precondition, "BACKEND_LACKS_CAPABILITY",
-                "backend \"" + name + "\", " + backend.describe() + ", is no " + std::string(capability));
-  }
+  const Registry& registry_;
+  const std::vector<BackendSpec>& configured_;
+  const Backends::Map present_;
+  Backends::Map next_;
+  std::vector<std::shared_ptr<OpenBackend>> fresh_;
 };
 
-class NamespaceAssembly final : public Assembly {
+struct Registry::Next {
+  std::vector<BackendSpec> configured;
+  std::unique_ptr<Connecting> connecting;            // refers to configured
+  std::vector<std::pair<Place, std::string>> taken;  // places and the namespaces that have them
+  NamespaceMap namespaces;
+  std::vector<std::shared_ptr<Namespace>> built;
+  std::vector<Served> leaving;
+  std::vector<Moving> moving;
+};
+
+// Puts one namespace together.
+class Assembling final : public Assembly {
  public:
-  NamespaceAssembly(Registry::Backends& backends, JobKeeper& jobs, Metrics& metrics, const NamespaceSpec& spec,
-                    std::shared_ptr<KeyValueStore> state)
-      : backends_(backends),
-        jobs_(jobs),
-        metrics_(metrics),
-        spec_(spec),
-        state_(std::move(state)),
+  Assembling(Registry& registry, Registry::Connecting& connecting, std::vector<std::pair<Place, std::string>>& taken,
+             Namespace& ns)
+      : registry_(registry),
+        connecting_(connecting),
+        taken_(taken),
+        ns_(ns),
+        pattern_metrics_(registry.metrics_, ns.name(), ns.spec().observability.pattern_metrics),
         pending_(std::make_shared<PendingReferences>()) {}
 
-  Task<Result<void>> open_log(Context context, std::string backend) {
-    PRISM_CO_TRY(Backend * found, co_await backends_.get(context, backend));
-    log_ = found->event_log();
-    if (log_ == nullptr) co_return Registry::Backends::lacks(backend, *found, "event log");
-    topics_ = std::make_shared<NamespaceTopics>(spec_.name, spec_.backend.partitions.value_or(0), log_, state_);
+  Task<Result<void>> run(Context context) {
+    PRISM_CO_TRY(auto plan, make_plan(ns_.spec_, registry_.components_));
+    ns_.patterns_ = std::move(plan.patterns);
+    ns_.places_ = std::move(plan.places);
+    ns_.fixed_topic_ = plan.fixed_topic;
+    ns_.log_backend_ = plan.log_backend;
+    ns_.state_backend_ = plan.state_backend;
+    if (ns_.log_backend_.empty()) {
+      co_return fail(Code::invalid_argument, "BACKEND_MISSING",
+                     "namespace \"" + ns_.name() + "\" names no backend for its messages",
+                     "add `backend: kafka`, or a destination to the outbox's publisher");
+    }
+    PRISM_CO_TRY(const auto leases, co_await use(context, std::string(kStateBackend)));
+    ns_.jobs_ = std::make_unique<JobKeeper>(registry_.runtime_.next_loop(),
+                                            measured(leases->backend->lease(), user(leases->name)),
+                                            JobKeeper::Options{.lease_ttl = registry_.options_.lease_ttl,
+                                                               .holder = registry_.options_.holder,
+                                                               .metrics = &registry_.metrics_});
+    PRISM_CO_TRY(const auto state, co_await use(context, ns_.state_backend_));
+    state_ = measured(state->backend->key_value(), user(state->name));
+    if (state_ == nullptr) co_return lacks(*state, "key-value store");
+    PRISM_CO_TRY(const auto log, co_await use(context, ns_.log_backend_));
+    ns_.log_ = measured(log->backend->event_log(), user(log->name, "log"));
+    if (ns_.log_ == nullptr) co_return lacks(*log, "event log");
+    ns_.topics_ =
+        std::make_shared<NamespaceTopics>(ns_.name(), ns_.spec_.backend.partitions.value_or(0), ns_.log_, state_);
+    ns_.max_inline_bytes_ = max_inline_bytes();
+
+    Ports ports{.publish = make_log_publisher(ns_.log_, ns_.topics_, engine(ns_.log_backend_)),
+                .subscribe = make_log_subscriber(ns_.log_, ns_.topics_, consumer_groups())};
+    const ChainMetrics chain(registry_.metrics_, ns_.name(), ns_.spec_.observability.pattern_metrics);
+    if (!ns_.patterns_.empty()) ports.publish = chain.step(std::move(ports.publish), 0, {});
+    for (const auto& type : registry_.components_.patterns) {
+      if (type.decode) ports.subscribe = type.decode(std::move(ports.subscribe), *this);
+    }
+    ns_.chain_.insert(ns_.chain_.begin(), ns_.log_backend_);
+    for (auto it = ns_.patterns_.rbegin(); it != ns_.patterns_.rend(); ++it) {
+      step_ = (*it)->info().name;
+      auto wrapped = co_await (*it)->wrap(context, std::move(ports), *this);
+      if (!wrapped) co_return std::unexpected(std::move(wrapped).error().with("pattern", step_));
+      ports = std::move(*wrapped);
+      ports.publish = chain.step(std::move(ports.publish), ns_.chain_.size(), step_);
+      ns_.chain_.insert(ns_.chain_.begin(), step_);
+    }
+    for (const auto& pattern : ns_.patterns_) {
+      if (pattern->info().encloses) ports.publish = make_enclosing(std::move(ports.publish), pattern->info().name);
+    }
+    ns_.ports_ = chain.chain(std::move(ports));
+    ns_.measures_ = make_measures(registry_.metrics_);
     co_return {};
   }
-  // Jobs start when the whole file is assembled.
-  void start() {
-    for (auto& job : pending_jobs_) jobs_.add(std::move(job));
-    pending_jobs_.clear();
-  }
 
-  Runtime& runtime() override { return backends_.runtime; }
-  Metrics& metrics() override { return metrics_; }
-  const std::string& namespace_name() const override { return spec_.name; }
+  Runtime& runtime() override { return registry_.runtime_; }
+  Metrics& metrics() override { return registry_.metrics_; }
+  const PatternMetrics& pattern_metrics() const override { return pattern_metrics_; }
+  const std::string& namespace_name() const override { return ns_.spec_.name; }
   Task<Result<std::shared_ptr<ObjectStore>>> object_store(Context context, std::string backend,
                                                           std::string bucket) override {
-    PRISM_CO_TRY(Backend * found, co_await backends_.get(context, backend));
+    PRISM_CO_TRY(const auto found, co_await use(context, backend));
     auto store = found->objects(bucket);
-    if (!store && store.error().reason == "BACKEND_LACKS_CAPABILITY")
-      co_return Registry::Backends::lacks(backend, *found, "object store");
-    co_return store;
+    if (!store && store.error().reason == "BACKEND_LACKS_CAPABILITY") co_return lacks(*found, "object store");
+    if (!store) co_return store;
+    co_return measured(std::move(*store), user(backend, step_));
   }
   Task<Result<std::shared_ptr<SqlDatabase>>> sql_database(Context context, std::string backend) override {
-    PRISM_CO_TRY(Backend * found, co_await backends_.get(context, backend));
-    auto database = found->sql();
-    if (database == nullptr) co_return Registry::Backends::lacks(backend, *found, "SQL database");
+    PRISM_CO_TRY(const auto found, co_await use(context, backend));
+    auto database = measured(found->backend->sql(), user(backend, step_));
+    if (database == nullptr) co_return lacks(*found, "SQL database");
     co_return database;
   }
   FindObjectStore object_stores() override {
-    return [backends = &backends_](const std::string& name,
-                                   const std::string& bucket) -> Result<std::shared_ptr<ObjectStore>> {
-      Backend* const found = backends->find(name);
+    return [backends = registry_.backends_, metrics = &registry_.metrics_](
+               const std::string& name, const std::string& bucket) -> Result<std::shared_ptr<ObjectStore>> {
+      const auto found = backends->find(name);
       if (found == nullptr) {
         return fail(Code::failed_precondition, "BACKEND_NOT_CONFIGURED",
                     "the payload is in backend \"" + name + "\", which no namespace of the present configuration uses",
                     "configure the backend again until these messages are consumed");
       }
-      return found->objects(bucket);
+      auto store = found->objects(bucket);
+      if (!store) return store;
+      return measured(std::move(*store), {metrics, name, {}, {}});
     };
   }
-  std::shared_ptr<EventLog> log() override { return log_; }
-  std::size_t max_inline_bytes() const override { return max_payload_bytes(log_->features()); }
+  Engine engine(const std::string& backend) const override {
+    const auto it = ns_.uses_.find(backend);
+    return it != ns_.uses_.end() ? it->second->engine : Engine{backend, backend, {}};
+  }
+  std::shared_ptr<EventLog> log() override { return ns_.log_; }
+  std::size_t max_inline_bytes() const override { return max_payload_bytes(ns_.log_->features()); }
   std::shared_ptr<KeyValueStore> state() override { return state_; }
-  std::shared_ptr<Topics> topics() override { return topics_; }
+  std::shared_ptr<Topics> topics() override { return ns_.topics_; }
   Result<void> reserve_objects(const std::string& backend, const std::string& bucket,
                                const std::string& prefix) override {
-    for (const auto& r : backends_.reservations) {
-      if (r.backend != backend || r.bucket != bucket ||
-          (!r.prefix.starts_with(prefix) && !prefix.starts_with(r.prefix)))
+    const Place place{Holding::Kind::objects, backend, bucket + "/" + prefix};
+    for (const auto& [other, owner] : taken_) {
+      if (other.kind != place.kind || other.backend != backend ||
+          (!other.name.starts_with(place.name) && !place.name.starts_with(other.name)))
         continue;
       return fail(Code::invalid_argument, "OBJECT_PREFIX_SHARED",
-                  "namespaces \"" + r.owner + "\" and \"" + spec_.name + "\" both keep payloads below " +
-                      overlap_text(backend, bucket, prefix) + ": the clean-up of one would delete the other's",
+                  "namespaces \"" + owner + "\" and \"" + ns_.name() + "\" both keep payloads below " + backend +
+                      "://" + place.name + ": the clean-up of one would delete the other's",
                   "give each its own bucket or prefix");
     }
-    backends_.reservations.push_back({backend, bucket, prefix, spec_.name});
+    taken_.emplace_back(place, ns_.name());
     return {};
   }
   Result<void> reserve_table(const std::string& backend, const std::string& table) override {
-    const auto [it, added] = backends_.tables.try_emplace({backend, table}, spec_.name);
-    if (added) return {};
-    return fail(Code::invalid_argument, "TABLE_SHARED",
-                "namespaces \"" + it->second + "\" and \"" + spec_.name + "\" both use table \"" + table + "\" of " +
-                    backend + ": each would publish the other's rows",
-                "give each its own with `table:`");
+    const Place place{Holding::Kind::table, backend, table};
+    const auto other = std::ranges::find(taken_, place, &std::pair<Place, std::string>::first);
+    if (other != taken_.end()) {
+      return fail(Code::invalid_argument, "TABLE_SHARED",
+                  "namespaces \"" + other->second + "\" and \"" + ns_.name() + "\" both use table \"" + table +
+                      "\" of " + backend + ": each would publish the other's rows",
+                  "give each its own with `table:`");
+    }
+    taken_.emplace_back(place, ns_.name());
+    return {};
   }
-  const std::vector<std::string>& consumer_groups() const override { return spec_.consumer_groups; }
-  void add(std::shared_ptr<Job> job) override { pending_jobs_.push_back(std::move(job)); }
+  const std::vector<std::string>& consumer_groups() const override { return ns_.spec_.consumer_groups; }
+  void add(std::shared_ptr<Job> job) override { ns_.jobs_to_start_.push_back(std::move(job)); }
   std::shared_ptr<PendingReferences> pending_references() override { return pending_; }
 
  private:
-  Registry::Backends& backends_;
-  JobKeeper& jobs_;
-  Metrics& metrics_;
-  const NamespaceSpec& spec_;
-  std::shared_ptr<KeyValueStore> state_;
+  Task<Result<std::shared_ptr<OpenBackend>>> use(Context context, std::string name) {
+    PRISM_CO_TRY(auto open, co_await connecting_.get(std::move(context), name));
+    ns_.uses_.insert_or_assign(name, open);
+    co_return open;
+  }
+  BackendUser user(std::string backend, std::string step = {}) const {
+    if (!ns_.spec_.observability.pattern_metrics) step.clear();
+    return {&registry_.metrics_, std::move(backend), ns_.name(), std::move(step)};
+  }
+  static std::unexpected<Error> lacks(const OpenBackend& open, std::string_view capability) {
+    return fail(Code::failed_precondition, "BACKEND_LACKS_CAPABILITY",
+                "backend \"" + open.name + "\", " + open.backend->describe() + ", is no " + std::string(capability));
+  }
+
+  Registry& registry_;
+  Registry::Connecting& connecting_;
+  std::vector<std::pair<Place, std::string>>& taken_;
+  Namespace& ns_;
+  const PatternMetrics pattern_metrics_;
+  std::string step_;  // the pattern that is being put into the chain
   std::shared_ptr<PendingReferences> pending_;
-  std::shared_ptr<EventLog> log_;
-  std::shared_ptr<Topics> topics_;
-  std::vector<std::shared_ptr<Job>> pending_jobs_;
+  std::shared_ptr<KeyValueStore> state_;
+};
+
+// Publishes wait here while the work of an assembly comes to its end; then they go to the next one, or, where there is
+// none, back to the old one.
+class Registry::Gate {
+ public:
+  explicit Gate(EventLoop& loop) : opened_(loop) {}
+  void open(Result<std::shared_ptr<Namespace>> to) {
+    {
+      const std::lock_guard lock(mutex_);
+      to_ = std::move(to);
+    }
+    opened_.notify();
+  }
+  Task<Result<std::shared_ptr<Namespace>>> wait(Context context) {
+    while (true) {
+      const auto seen = opened_.version();
+      {
+        const std::lock_guard lock(mutex_);
+        if (to_) co_return *to_;
+      }
+      if (context.stopped()) co_return std::unexpected(context.over(false));
+      co_await opened_.wait(context, seen, std::chrono::minutes(1));
+    }
+  }
+
+ private:
+  Notifier opened_;
+  std::mutex mutex_;
+  std::optional<Result<std::shared_ptr<Namespace>>> to_;  // guarded by mutex_
+};
+
+class Registry::WaitingPublisher final : public Publisher {
+ public:
+  // `renames`: topics of messages are what clients named, and are still to be made physical.
+  WaitingPublisher(std::shared_ptr<Gate> gate, bool renames) : gate_(std::move(gate)), renames_(renames) {}
+
+  Task<Batch<Result<Appended>>> publish(Context context, Batch<Message> messages) override {
+    Batch<Result<Appended>> results(messages.size());
+    const auto to = co_await gate_->wait(context);
+    Batch<Message> sent;
+    std::vector<std::size_t> index;
+    FailedKeys failed;
+    for (std::size_t i = 0; i < messages.size(); ++i) {
+      Message& message = messages[i];
+      std::optional<Error> error = failed.check(message.key);
+      if (!error && !to) error = to.error();
+      if (!error && renames_) {
+        message.topic = (*to)->physical_topic(message.topic == (*to)->name() ? std::string() : message.topic);
+        if (auto good = check_topic_name(message.topic); !good) error = std::move(good).error();
+      }
+      if (error) {
+        failed.add(message.key);
+        results[i] = std::unexpected(std::move(*error));
+        continue;
+      }
+      sent.push_back(std::move(message));
+      index.push_back(i);
+    }
+    if (sent.empty()) co_return results;
+    auto published = co_await (*to)->publisher().publish(std::move(context), std::move(sent));
+    for (std::size_t i = 0; i < index.size(); ++i) results[index[i]] = std::move(published[i]);
+    co_return results;
+  }
+
+ private:
+  std::shared_ptr<Gate> gate_;
+  bool renames_;
+};
+
+// Whoever consumes goes on: it is what the waiting is for.
+class Registry::WaitingSubscriber final : public Subscriber {
+ public:
+  explicit WaitingSubscriber(std::shared_ptr<Namespace> old) : old_(std::move(old)) {}
+  Task<Result<std::unique_ptr<Subscription>>> subscribe(Context context, GroupSpec spec) override {
+    return old_->subscriber().subscribe(std::move(context), std::move(spec));
+  }
+
+ private:
+  std::shared_ptr<Namespace> old_;
 };
 
 Namespace::~Namespace() = default;
 
 std::string Namespace::physical_topic(std::string_view topic) const {
-  for (const auto& pattern : patterns_) {
-    if (auto fixed = pattern->fixed_topic(); !fixed.empty()) return fixed;
-  }
-  if (!spec_.backend.topic.empty()) return spec_.backend.topic;
-  const std::string name(topic.empty() ? std::string_view(spec_.name) : topic);
-  return spec_.backend.topic_prefix.empty() ? name : spec_.backend.topic_prefix + "." + name;
+  if (waits_) return std::string(topic.empty() ? std::string_view(spec_.name) : topic);
+  return physical(spec_.backend, fixed_topic_, spec_.name, topic);
+}
+
+bool Namespace::serves(std::string_view topic) const {
+  return !topic.empty() && (spec_.backend.topic == topic || fixed_topic_ == topic);
 }
 
 Task<Result<bool>> Namespace::settled(Context context) const {
@@ -246,13 +572,22 @@ Task<Result<bool>> Namespace::settled(Context context) const {
   co_return true;
 }
 
-Registry::Registry() = default;
+// --- opening and closing ---
+
+Registry::Registry(const Components& components, Runtime& runtime, Metrics& metrics, Options options)
+    : components_(components),
+      runtime_(runtime),
+      metrics_(metrics),
+      options_(std::move(options)),
+      loop_(runtime.next_loop()),
+      backends_(std::make_shared<Backends>()),
+      released_(std::make_shared<Notifier>(loop_)) {}
 Registry::~Registry() = default;
 
 Task<Result<std::unique_ptr<Registry>>> Registry::open(Context context, FileSpec file, const Components& components,
                                                        Runtime& runtime, Metrics& metrics, Options options) {
-  std::unique_ptr<Registry> registry(new Registry());
-  auto opened = co_await registry->build(context, std::move(file), components, runtime, metrics, std::move(options));
+  std::unique_ptr<Registry> registry(new Registry(components, runtime, metrics, std::move(options)));
+  auto opened = co_await registry->replace(context, std::move(file), {});
   if (!opened) {
     co_await registry->close(context);
     co_return std::unexpected(std::move(opened).error());
@@ -260,102 +595,388 @@ Task<Result<std::unique_ptr<Registry>>> Registry::open(Context context, FileSpec
   co_return registry;
 }
 
-Task<Result<void>> Registry::build(Context context, FileSpec file, const Components& components, Runtime& runtime,
-                                   Metrics& metrics, Options options) {
-  const std::string holder = options.holder;
-  const Clock::duration lease_ttl = options.lease_ttl;
-  backends_ = std::make_unique<Backends>(components, runtime, std::move(options));
-  backends_->configured = std::move(file.backends);
+Task<void> Registry::close(Context context) {
+  NamespaceMap last;
+  {
+    const std::unique_lock lock(mutex_);
+    last = std::exchange(namespaces_, {});
+  }
+  std::vector<Task<bool>> ends;
+  for (const auto& [name, served] : last) ends.push_back(end_jobs(context, served.own));
+  co_await when_all(std::move(ends));
+  last.clear();
+  scope_.request_stop();
+  co_await scope_.join();
+  co_await backends_->close_all(context);
+}
 
-  // The default state store is an embedded file of Prism's own.
-  const BackendType* state_type = components.backend("sqlite");
-  if (state_type == nullptr)
-    co_return fail(Code::internal, "STATE_STORE_MISSING", "this program was built without the sqlite backend");
-  PRISM_CO_TRY(auto state_backend,
-               co_await state_type->embed(context, runtime, std::string(kStateBackend), backends_->options.data_dir));
-  Backend& state_owner = *state_backend;
-  backends_->open.emplace(kStateBackend, std::move(state_backend));
-  backends_->order.emplace_back(kStateBackend);
-  jobs_ = std::make_unique<JobKeeper>(runtime.next_loop(), state_owner.lease(),
-                                      JobKeeper::Options{.lease_ttl = lease_ttl, .holder = holder});
+// --- replacing ---
 
-  std::vector<std::unique_ptr<NamespaceAssembly>> assemblies;
+std::pair<std::shared_ptr<Namespace>, Registry::Gone> Registry::handle(std::shared_ptr<Namespace> own) const {
+  auto gone = std::make_shared<std::atomic<bool>>(false);
+  Namespace* const raw = own.get();
+  // The assembly is let go before it is said so: whoever waits for that has the last reference.
+  auto release = [own = std::move(own), gone, released = released_](Namespace*) mutable {
+    own.reset();
+    gone->store(true, std::memory_order_release);
+    released->notify();
+  };
+  return {std::shared_ptr<Namespace>(raw, std::move(release)), gone};
+}
+
+Registry::Served Registry::serve(std::shared_ptr<Namespace> own) const {
+  auto [publish, publish_gone] = handle(own);
+  auto [other, other_gone] = handle(own);
+  return {std::move(own), std::move(publish), std::move(other), std::move(publish_gone), std::move(other_gone)};
+}
+
+std::vector<Registry::Moving> Registry::moving(const NamespaceMap& present, const FileSpec& file,
+                                               const Connecting& connecting) const {
+  std::map<std::string, Plan> plans;
+  std::set<Place> places;
+  for (const auto& spec : file.namespaces) {
+    auto plan = make_plan(spec, components_);
+    if (!plan) continue;  // said when it is built
+    for (const auto& theirs : plan->places) places.insert(theirs.begin(), theirs.end());
+    plans.emplace(spec.name, std::move(*plan));
+  }
+  std::vector<Moving> out;
+  for (const auto& [name, served] : present) {
+    const Namespace& old = *served.own;
+    const NamespaceSpec* spec = file.find(name);
+    const auto plan = plans.find(name);
+    const bool stays = spec != nullptr && plan != plans.end();
+    Moving moving{.old = served, .patterns = {}, .topics = false, .topics_served = {}, .renames = false};
+    moving.renames = !stays || spec->backend.topic != old.spec_.backend.topic ||
+                     spec->backend.topic_prefix != old.spec_.backend.topic_prefix ||
+                     plan->second.fixed_topic != old.fixed_topic_;
+    moving.topics =
+        moving.renames || plan->second.log_backend != old.log_backend_ || !connecting.keeps(old.log_backend_);
+    const bool all_patterns =
+        moving.topics || plan->second.state_backend != old.state_backend_ || !connecting.keeps(old.state_backend_);
+    for (std::size_t i = 0; i < old.patterns_.size(); ++i) {
+      const auto& theirs = old.places_[i];
+      const bool moved = std::ranges::any_of(
+          theirs, [&](const Place& p) { return !places.contains(p) || !connecting.keeps(p.backend); });
+      if (moved || (all_patterns && !theirs.empty())) moving.patterns.push_back(old.patterns_[i].get());
+    }
+    if (connecting.keeps(old.log_backend_)) {
+      for (const auto& other : file.namespaces) {
+        const auto found = plans.find(other.name);
+        if (found == plans.end() || found->second.log_backend != old.log_backend_) continue;
+        for (const auto& topic : {found->second.fixed_topic, other.backend.topic}) {
+          if (!topic.empty()) moving.topics_served.insert(topic);
+        }
+      }
+    }
+    if (moving.topics || !moving.patterns.empty()) out.push_back(std::move(moving));
+  }
+  return out;
+}
+
+Task<Result<void>> Registry::build(Context context, FileSpec file, Next* next) {
+  next->configured = file.backends;
+  next->connecting = std::make_unique<Connecting>(*this, next->configured);
+  Connecting& connecting = *next->connecting;
+  NamespaceMap present;
+  {
+    const std::shared_lock lock(mutex_);
+    present = namespaces_;
+  }
+  PRISM_CO_CHECK(co_await connecting.get(context, std::string(kStateBackend)));
+  std::vector<std::pair<NamespaceSpec*, OptionValues>> to_build;
   for (auto& spec : file.namespaces) {
+    auto meaning = options_of(spec, components_);
+    const auto it = present.find(spec.name);
+    if (it != present.end() && it->second.own->meaning_ == meaning &&
+        std::ranges::all_of(it->second.own->uses_, [&](const auto& use) { return connecting.keeps(use.first); })) {
+      for (const auto& [name, open] : it->second.own->uses_) connecting.keep(open);
+      for (const auto& places : it->second.own->places_) {
+        for (const auto& place : places) next->taken.emplace_back(place, spec.name);
+      }
+      next->namespaces.emplace(spec.name, std::move(it->second));
+      present.erase(it);
+    } else {
+      to_build.emplace_back(&spec, std::move(meaning));
+    }
+  }
+  next->moving = moving(present, file, connecting);
+  for (auto& [name, served] : present) next->leaving.push_back(std::move(served));
+  for (auto& [spec, meaning] : to_build) {
     auto ns = std::make_shared<Namespace>();
-    ns->spec_ = std::move(spec);
-    std::shared_ptr<KeyValueStore> state = state_owner.key_value();
-    if (!ns->spec_.state.empty()) {
-      PRISM_CO_TRY(Backend * backend, co_await backends_->get(context, ns->spec_.state));
-      state = backend->key_value();
-      if (state == nullptr) co_return Backends::lacks(ns->spec_.state, *backend, "key-value store");
-    }
-    auto assembly = std::make_unique<NamespaceAssembly>(*backends_, *jobs_, metrics, ns->spec_, std::move(state));
-    auto built = co_await assemble(context, *ns, *assembly, components);
+    ns->spec_ = std::move(*spec);
+    ns->meaning_ = std::move(meaning);
+    Assembling assembling(*this, connecting, next->taken, *ns);
+    auto built = co_await assembling.run(context);
     if (!built) co_return std::unexpected(std::move(built).error().with("namespace", ns->name()));
-    assemblies.push_back(std::move(assembly));
-    namespaces_.emplace(ns->name(), std::move(ns));
+    next->built.push_back(std::move(ns));
   }
-  for (auto& assembly : assemblies) assembly->start();
   co_return {};
 }
 
-// Awaited at once by build, which owns what it is given.
-// NOLINTBEGIN(cppcoreguidelines-avoid-reference-coroutine-parameters)
-Task<Result<void>> Registry::assemble(Context context, Namespace& ns, NamespaceAssembly& assembly,
-                                      const Components& components) {
-  for (const auto& entry : ns.spec_.patterns) {
-    if (!entry.enabled) continue;
-    const PatternType* type = components.pattern(entry.type);
-    if (type == nullptr || !type->make) {
-      co_return fail(Code::unimplemented, "PATTERN_NOT_AVAILABLE",
-                     "pattern " + entry.type + " is not available in this version of Prism");
+Task<Result<Unfinished>> Registry::unfinished(Context context, const Moving* moving) {
+  const Namespace& ns = *moving->old.own;
+  Unfinished out{.name = ns.name(), .count = 0, .what = {}};
+  const auto add = [&](std::uint64_t count, const std::string& what) {
+    if (count == 0) return;
+    out.count += count;
+    out.what += (out.what.empty() ? "" : ", ") + what;
+  };
+  for (const Pattern* pattern : moving->patterns) {
+    PRISM_CO_TRY(auto left, co_await const_cast<Pattern*>(pattern)->unfinished(context));
+    add(left.count, left.what);
+  }
+  if (!moving->topics) co_return out;
+  PRISM_CO_TRY(const auto topics, co_await ns.topics_->known(context));
+  for (const auto& topic : topics) {
+    if (moving->topics_served.contains(topic)) continue;
+    std::vector<std::string> groups = ns.spec_.consumer_groups;
+    if (groups.empty()) {
+      auto existing = co_await ns.log_->groups(context, topic);
+      if (!existing && existing.error().reason == "TOPIC_NOT_FOUND") continue;  // noted, and never made
+      if (!existing) co_return std::unexpected(std::move(existing).error());
+      groups = std::move(*existing);
     }
-    ns.patterns_.push_back(type->make(entry.options));
+    const bool nobody = groups.empty();
+    if (nobody) groups.emplace_back();
+    for (const auto& group : groups) {
+      PRISM_CO_TRY(const auto floors, co_await ns.log_->floors(context, topic, group));
+      std::uint64_t count = 0;
+      for (const auto& floor : floors) count += floor.end - std::max(floor.begin, nobody ? 0 : floor.acked_below);
+      add(count, std::to_string(count) + " messages in topic " + topic +
+                     (nobody ? " that nobody has consumed" : " that group " + group + " has not acknowledged"));
+    }
   }
-  // Canonical order, outermost first (docs/architecture.md): the order in the file leaves no doubt of what is meant.
-  std::stable_sort(ns.patterns_.begin(), ns.patterns_.end(),
-                   [](const auto& a, const auto& b) { return a->info().rank < b->info().rank; });
-
-  std::string log_backend = ns.spec_.backend.name;
-  for (const auto& pattern : ns.patterns_) {
-    if (auto named = pattern->log_backend(); !named.empty()) log_backend = named;
-  }
-  if (log_backend.empty()) {
-    co_return fail(Code::invalid_argument, "BACKEND_MISSING",
-                   "namespace \"" + ns.name() + "\" names no backend for its messages",
-                   "add `backend: kafka`, or a destination to the outbox's publisher");
-  }
-  PRISM_CO_CHECK(co_await assembly.open_log(context, log_backend));
-  ns.max_inline_bytes_ = assembly.max_inline_bytes();
-  ns.log_ = assembly.log();
-  ns.topics_ = assembly.topics();
-
-  Ports ports{.publish = make_log_publisher(assembly.log(), assembly.topics()),
-              .subscribe = make_log_subscriber(assembly.log(), assembly.topics(), assembly.consumer_groups())};
-  for (const auto& type : components.patterns) {
-    if (type.decode) ports.subscribe = type.decode(std::move(ports.subscribe), assembly);
-  }
-  ns.chain_.insert(ns.chain_.begin(), log_backend);
-  for (auto it = ns.patterns_.rbegin(); it != ns.patterns_.rend(); ++it) {
-    auto wrapped = co_await (*it)->wrap(context, std::move(ports), assembly);
-    if (!wrapped)
-      co_return std::unexpected(std::move(wrapped).error().with("pattern", std::string((*it)->info().name)));
-    ports = std::move(*wrapped);
-    ns.chain_.insert(ns.chain_.begin(), std::string((*it)->info().name));
-  }
-  ns.ports_ = std::move(ports);
-  co_return {};
+  co_return out;
 }
-// NOLINTEND(cppcoreguidelines-avoid-reference-coroutine-parameters)
 
-Result<Target> Registry::resolve(std::string_view bound, std::string_view name) const {
-  PRISM_TRY(Target target, find_target(bound, name));
+Task<Result<std::vector<Unfinished>>> Registry::in_the_way(Context context, FileSpec file) {
+  NamespaceMap leaving;
+  {
+    const std::shared_lock lock(mutex_);
+    leaving = namespaces_;
+  }
+  const Connecting connecting(*this, file.backends);
+  for (const auto& spec : file.namespaces) {
+    const auto it = leaving.find(spec.name);
+    if (it != leaving.end() && it->second.own->meaning_ == options_of(spec, components_) &&
+        std::ranges::all_of(it->second.own->uses_, [&](const auto& use) { return connecting.keeps(use.first); }))
+      leaving.erase(it);
+  }
+  std::vector<Unfinished> out;
+  for (const auto& each : moving(leaving, file, connecting)) {
+    PRISM_CO_TRY(auto left, co_await unfinished(context, &each));
+    if (left.count > 0) out.push_back(std::move(left));
+  }
+  co_return out;
+}
+
+// Waits until the publishes under way have ended and nothing is unfinished, as long as that makes progress. What is
+// left after it.
+Task<Result<std::vector<Unfinished>>> Registry::wait_until_done(Context context, const std::vector<Moving>* moving) {
+  const auto end = Clock::now() + options_.handover;
+  auto progress = Clock::now();
+  std::uint64_t least = UINT64_MAX;
+  while (true) {
+    std::vector<Unfinished> left;
+    std::uint64_t count = 0;
+    for (const auto& each : *moving) {
+      Unfinished one;
+      if (!each.old.publish_gone->load(std::memory_order_acquire)) {
+        one = {each.old.own->name(), 1, "publishes under way"};
+      } else {
+        PRISM_CO_TRY(one, co_await unfinished(context, &each));
+      }
+      count += one.count;
+      if (one.count > 0) left.push_back(std::move(one));
+    }
+    const auto now = Clock::now();
+    if (count < least) {
+      least = count;
+      progress = now;
+    }
+    if (left.empty() || now >= end || now - progress > kStandstill) co_return left;
+    if (context.stopped()) co_return std::unexpected(context.over(false));
+    co_await sleep_for(loop_, context, kLook);
+  }
+}
+
+void Registry::swap(Next& next) {
+  for (auto& ns : next.built) next.namespaces.emplace(ns->name(), serve(ns));
+  NamespaceMap old;
+  std::vector<std::shared_ptr<Namespace>> end;  // their subscriptions are to be opened again
+  {
+    const std::unique_lock lock(mutex_);
+    // Before the namespaces, so that what a new one refers to is found.
+    backends_->replace(next.connecting->take());
+    old = std::exchange(namespaces_, next.namespaces);
+    std::erase_if(retired_, [](const auto& ns) { return ns.expired(); });
+    for (const auto& served : next.leaving) retired_.push_back(served.own);
+    for (const auto& weak : retired_) {
+      auto ns = weak.lock();
+      if (ns == nullptr) continue;
+      // A subscription goes on where its topic, its group and its connection are what they would be if it were opened
+      // now.
+      const auto it = namespaces_.find(ns->name());
+      const Namespace* now = it != namespaces_.end() ? it->second.own.get() : nullptr;
+      const bool goes_on =
+          now != nullptr && now->log_backend_ == ns->log_backend_ && now->fixed_topic_ == ns->fixed_topic_ &&
+          now->spec_.backend.topic == ns->spec_.backend.topic &&
+          now->spec_.backend.topic_prefix == ns->spec_.backend.topic_prefix &&
+          now->spec_.consumer_groups == ns->spec_.consumer_groups && now->api() == ns->api() &&
+          now->spec_.client_api == ns->spec_.client_api &&
+          now->spec_.observability.trace_patterns == ns->spec_.observability.trace_patterns &&
+          now->spec_.observability.pattern_metrics == ns->spec_.observability.pattern_metrics &&
+          std::ranges::all_of(ns->uses_, [&](const auto& use) { return backends_->find(use.first) == use.second; });
+      if (!goes_on) end.push_back(std::move(ns));
+    }
+  }
+  for (const auto& ns : end) ns->replaced_.request_stop();
+}
+
+Task<Result<Registry::Replacement>> Registry::replace(Context context, FileSpec file, ReplaceOptions options) {
+  co_await resume_on(loop_);
+  Next next;
+  Replacement done;
+  std::vector<std::shared_ptr<Gate>> gates;  // as next.moving
+  auto outcome = co_await build(context, std::move(file), &next);
+  if (outcome) {
+    for (const auto& each : next.moving) {
+      if (!options.abandon.contains(each.old.own->name())) continue;
+      auto left = co_await unfinished(context, &each);  // as far as can be told
+      if (left && left->count > 0) done.abandoned.push_back(std::move(*left));
+    }
+    std::erase_if(next.moving, [&](const Moving& each) { return options.abandon.contains(each.old.own->name()); });
+    // From here on publishes to what moves wait.
+    for (auto& each : next.moving) {
+      gates.push_back(std::make_shared<Gate>(loop_));
+      auto waiting = std::make_shared<Namespace>();
+      waiting->spec_ = each.old.own->spec_;
+      waiting->fixed_topic_ = each.old.own->fixed_topic_;
+      waiting->waits_ = each.renames;
+      waiting->ports_ = {.publish = std::make_unique<WaitingPublisher>(gates.back(), each.renames),
+                         .subscribe = std::make_unique<WaitingSubscriber>(each.old.other)};
+      each.old.publish.reset();
+      for (auto& leaving : next.leaving) {
+        if (leaving.own == each.old.own) leaving.publish.reset();
+      }
+      std::shared_ptr<Namespace> before;
+      const std::unique_lock lock(mutex_);
+      before = std::exchange(namespaces_.at(waiting->name()).publish, std::move(waiting));
+    }
+    if (!next.moving.empty()) {
+      auto left = co_await wait_until_done(context, &next.moving);
+      if (!left) {
+        outcome = std::unexpected(std::move(left).error());
+      } else if (!left->empty()) {
+        std::string all, names;
+        for (const auto& one : *left) {
+          all += (all.empty() ? "" : "; ") + ("namespace \"" + one.name + "\" has " + one.what);
+          names += (names.empty() ? "" : " ") + one.name;
+        }
+        outcome = fail(Error{Code::failed_precondition,
+                             "NAMESPACE_HAS_WORK",
+                             "the change would leave work behind: " + all,
+                             "let it be done first (stop those who publish, let every group consume) and try again; to "
+                             "give it up: prism apply --abandon " +
+                                 names,
+                             Retry::never,
+                             {},
+                             {{"namespace", left->front().name}}});
+      }
+    }
+    if (outcome && context.stopped()) outcome = std::unexpected(context.over(false));
+    if (outcome && options.commit) outcome = co_await offload(runtime_.files(), loop_, options.commit);
+  }
+  if (!outcome) {
+    for (std::size_t i = 0; i < gates.size(); ++i) {
+      Served again = serve(next.moving[i].old.own);
+      gates[i]->open(again.publish);
+      std::shared_ptr<Namespace> before;
+      const std::unique_lock lock(mutex_);
+      Served& present = namespaces_.at(again.own->name());
+      before = std::exchange(present.publish, again.publish);
+      present.publish_gone = again.publish_gone;
+    }
+    next.built.clear();
+    if (next.connecting != nullptr) next.connecting->give_up();
+    next.namespaces.clear();
+    next.leaving.clear();
+    next.moving.clear();
+    co_await backends_->close_unused(Context().with_timeout(kClosePatience));
+    co_return std::unexpected(std::move(outcome).error());
+  }
+
+  swap(next);
+  for (std::size_t i = 0; i < gates.size(); ++i) {
+    const std::string& name = next.moving[i].old.own->name();
+    const auto it = next.namespaces.find(name);
+    if (it != next.namespaces.end()) {
+      gates[i]->open(it->second.publish);
+    } else {
+      gates[i]->open(std::unexpected(resolve(name, {}).error()));
+    }
+  }
+  next.moving.clear();
+  std::vector<Task<bool>> ends;
+  for (const auto& old : next.leaving) ends.push_back(end_jobs(context.shielded(kJobPatience), old.own));
+  co_await when_all(std::move(ends));
+  for (const auto& ns : next.built) {
+    begin_jobs(*ns);
+    done.built.push_back(ns->name());
+  }
+  for (auto& old : next.leaving) {
+    if (find(old.own->name()) == nullptr) done.removed.push_back(old.own->name());
+    scope_.spawn(retire(std::move(old)));
+  }
+  co_return done;
+}
+
+Task<bool> Registry::end_jobs(Context context, std::shared_ptr<Namespace> ns) {
+  co_await ns->jobs_->close(std::move(context));
+  co_return true;
+}
+
+void Registry::begin_jobs(Namespace& ns) {
+  const std::shared_lock lock(mutex_);
+  for (auto& job : ns.jobs_to_start_) {
+    const bool paused = paused_.contains(job->info().name);
+    ns.jobs_->add(std::move(job), paused);
+  }
+  ns.jobs_to_start_.clear();
+}
+
+// Lets an assembly go when its last user has gone.
+Task<void> Registry::retire(Served old) {
+  co_await resume_on(loop_);
+  const Context context = Context::background(scope_.stop_token());
+  old.publish.reset();
+  old.other.reset();
+  while (!context.stopped()) {
+    const auto seen = released_->version();
+    if (old.publish_gone->load(std::memory_order_acquire) && old.other_gone->load(std::memory_order_acquire)) break;
+    co_await released_->wait(context, seen, std::chrono::hours(1));
+  }
+  old.own.reset();
+  co_await backends_->close_unused(Context().with_timeout(kClosePatience));
+}
+
+std::size_t Registry::retired() const {
+  const std::shared_lock lock(mutex_);
+  return static_cast<std::size_t>(std::ranges::count_if(retired_, [](const auto& ns) { return !ns.expired(); }));
+}
+
+// --- looking up ---
+
+Result<Target> Registry::resolve(std::string_view bound, std::string_view name, Use use) const {
+  const std::shared_lock lock(mutex_);
+  PRISM_TRY(Target target, find_target(bound, name, use));
   // What the log would refuse later must not be accepted now, by an outbox before it.
   PRISM_CHECK(check_topic_name(target.topic));
   return target;
 }
 
-Result<Target> Registry::find_target(std::string_view bound, std::string_view name) const {
+Result<Target> Registry::find_target(std::string_view bound, std::string_view name, Use use) const {
   const auto missing = [&](std::string_view asked) {
     const std::string what = shown(asked);
     std::string known;
@@ -368,62 +989,98 @@ Result<Target> Registry::find_target(std::string_view bound, std::string_view na
                       {},
                       {{"namespace", what}}});
   };
+  const auto target = [&](const Served& served, std::string_view topic) {
+    const auto& ns = use == Use::publish ? served.publish : served.other;
+    return Target{ns, ns->physical_topic(topic)};
+  };
   if (!bound.empty()) {
-    auto ns = find(bound);
-    if (ns == nullptr) return missing(bound);
-    return Target{ns, ns->physical_topic(name == bound ? std::string_view() : name)};
+    const auto it = namespaces_.find(bound);
+    if (it == namespaces_.end()) return missing(bound);
+    return target(it->second, name == bound ? std::string_view() : name);
   }
   if (name.empty()) {
     return fail(Code::invalid_argument, "NAMESPACE_MISSING", "the request names neither a namespace nor a topic",
                 "set the request header prism-namespace, open a session, or name the namespace as the topic");
   }
-  if (auto ns = find(name)) return Target{ns, ns->physical_topic({})};
+  if (const auto it = namespaces_.find(name); it != namespaces_.end()) return target(it->second, {});
   // A topic that exactly one namespace serves under this name.
-  std::vector<std::shared_ptr<Namespace>> serving;
-  for (const auto& [unused, ns] : namespaces_) {
-    if (ns->serves(name)) serving.push_back(ns);
-  }
-  if (serving.size() == 1) return Target{serving.front(), serving.front()->physical_topic(name)};
-  if (serving.empty()) return missing(name);
+  const Served* serving = nullptr;
   std::string names;
-  for (const auto& ns : serving) names += (names.empty() ? "" : ", ") + ns->name();
+  std::size_t count = 0;
+  for (const auto& [ns, served] : namespaces_) {
+    if (!served.own->serves(name)) continue;
+    serving = &served;
+    ++count;
+    names += (names.empty() ? "" : ", ") + ns;
+  }
+  if (count == 1) return target(*serving, name);
+  if (count == 0) return missing(name);
   return fail(Code::invalid_argument, "TOPIC_AMBIGUOUS",
               "topic \"" + shown(name) + "\" is served by several namespaces: " + names,
               "bind the client to one of them (request header prism-namespace)");
 }
 
-bool Namespace::serves(std::string_view topic) const {
-  if (spec_.backend.topic == topic && !topic.empty()) return true;
-  return std::any_of(patterns_.begin(), patterns_.end(),
-                     [&](const auto& p) { return !topic.empty() && p->fixed_topic() == topic; });
-}
-
 std::shared_ptr<Namespace> Registry::find(std::string_view name) const {
+  const std::shared_lock lock(mutex_);
   const auto it = namespaces_.find(name);
-  return it != namespaces_.end() ? it->second : nullptr;
+  return it != namespaces_.end() ? it->second.other : nullptr;
 }
 
 std::vector<std::shared_ptr<Namespace>> Registry::all() const {
+  const std::shared_lock lock(mutex_);
   std::vector<std::shared_ptr<Namespace>> out;
-  for (const auto& [name, ns] : namespaces_) out.push_back(ns);
+  for (const auto& [name, served] : namespaces_) out.push_back(served.other);
   return out;
 }
+
+std::vector<JobStatus> Registry::jobs() const {
+  std::vector<JobStatus> out;
+  for (const auto& ns : all()) {
+    for (auto& status : ns->jobs_->status()) out.push_back(std::move(status));
+  }
+  return out;
+}
+
+Result<void> Registry::set_paused(std::string_view name, bool paused) {
+  const std::unique_lock lock(mutex_);
+  Result<void> done =
+      fail(Code::not_found, "JOB_NOT_FOUND", "there is no job named " + shown(name), "list the jobs first");
+  for (const auto& [ns, served] : namespaces_) {
+    if (auto found = paused ? served.own->jobs_->pause(name) : served.own->jobs_->resume(name)) done = found;
+  }
+  if (!done) return done;
+  // It stays so in later assemblies.
+  if (paused) {
+    paused_.emplace(name);
+  } else {
+    std::erase_if(paused_, [&](const auto& job) { return job == name; });
+  }
+  return done;
+}
+
+Result<void> Registry::pause_job(std::string_view name) { return set_paused(name, true); }
+Result<void> Registry::resume_job(std::string_view name) { return set_paused(name, false); }
 
 std::vector<std::pair<std::string, std::shared_ptr<ObjectStore>>> Registry::object_stores(
     std::string_view backend) const {
   std::vector<std::pair<std::string, std::shared_ptr<ObjectStore>>> out;
-  for (const auto& r : backends_->reservations) {
-    if (r.backend != backend) continue;
-    if (std::any_of(out.begin(), out.end(), [&](const auto& o) { return o.first == r.bucket; })) continue;
-    if (Backend* found = backends_->find(backend)) {
-      if (auto store = found->objects(r.bucket)) out.emplace_back(r.bucket, std::move(*store));
+  const auto found = backends_->find(backend);
+  if (found == nullptr) return out;
+  for (const auto& ns : all()) {
+    for (const auto& places : ns->places_) {
+      for (const auto& place : places) {
+        if (place.kind != Holding::Kind::objects || place.backend != backend) continue;
+        const std::string bucket = place.name.substr(0, place.name.find('/'));
+        if (std::ranges::any_of(out, [&](const auto& o) { return o.first == bucket; })) continue;
+        if (auto store = found->backend->objects(bucket)) out.emplace_back(bucket, std::move(*store));
+      }
     }
   }
   return out;
 }
 
 Task<Result<bool>> Registry::settled(Context context) const {
-  for (const auto& [name, ns] : namespaces_) {
+  for (const auto& ns : all()) {
     PRISM_CO_TRY(const bool done, co_await ns->settled(context));
     if (!done) co_return false;
   }
@@ -431,21 +1088,12 @@ Task<Result<bool>> Registry::settled(Context context) const {
 }
 
 std::vector<std::string> Registry::bindings() const {
+  std::vector<std::shared_ptr<OpenBackend>> open;
+  for (const auto& [name, backend] : backends_->present()) open.push_back(backend);
+  std::ranges::sort(open, {}, &OpenBackend::number);
   std::vector<std::string> out;
-  for (const auto& name : backends_->order) out.push_back(name + " -> " + backends_->find(name)->describe());
+  for (const auto& each : open) out.push_back(each->name + " -> " + each->backend->describe());
   return out;
-}
-
-Task<void> Registry::close(Context context) {
-  if (jobs_ != nullptr) co_await jobs_->close(context);
-  namespaces_.clear();
-  jobs_.reset();
-  if (backends_ == nullptr) co_return;
-  // The last one opened may rest on an earlier one.
-  for (auto it = backends_->order.rbegin(); it != backends_->order.rend(); ++it)
-    co_await backends_->find(*it)->close(context);
-  backends_->open.clear();
-  backends_->order.clear();
 }
 
 }  // namespace prism

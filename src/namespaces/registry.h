@@ -1,20 +1,34 @@
-// The namespaces of one process: built from a validated file, looked up by each request.
+// The namespaces of one process: built from a validated file, looked up by each request, replaced as a whole by another
+// file while requests go on.
+//
+// A replacement builds what is new or changed beside what there is and swaps both between two requests. What a request
+// has found is its own until it ends; the old assembly goes when its last user has gone. Assemblies whose places
+// (topics, tables, objects) differ do not work side by side: new publishes wait for a moment, until what the old one
+// holds is dealt with, so that nothing is lost and no order is turned over; where that does not come to an end, the
+// replacement is refused.
 #pragma once
 
+#include <atomic>
+#include <functional>
 #include <map>
 #include <memory>
 #include <optional>
+#include <set>
+#include <shared_mutex>
+#include <stop_token>
 #include <string>
 #include <string_view>
 #include <vector>
 
 #include "base/types.h"
+#include "namespaces/change.h"
 #include "namespaces/model.h"
 #include "patterns/assembly.h"
 #include "patterns/components.h"
 #include "patterns/job.h"
 #include "patterns/pattern.h"
 #include "runtime/loop.h"
+#include "runtime/scope.h"
 #include "telemetry/metrics.h"
 
 namespace prism {
@@ -42,6 +56,18 @@ struct TopicState {
   std::vector<Partition> partitions;
 };
 
+// What a namespace measures by looking (measure.cc).
+class NamespaceMeasures;
+std::shared_ptr<NamespaceMeasures> make_measures(Metrics& metrics);
+
+// What only one namespace may have: a table, or the objects below a prefix. See Holding.
+struct Place {
+  Holding::Kind kind = Holding::Kind::table;
+  std::string backend;  // by the name that the file gives
+  std::string name;     // of the table; bucket and prefix of objects
+  auto operator<=>(const Place&) const = default;
+};
+
 // One assembled namespace. Immutable once built; shared by the requests that use it.
 class Namespace {
  public:
@@ -59,8 +85,11 @@ class Namespace {
   // Thread-safe; valid as long as the Namespace lives. Topics are made as they are first used.
   Publisher& publisher() const noexcept { return *ports_.publish; }
   Subscriber& subscriber() const noexcept { return *ports_.subscribe; }
+  // Requested when what subscribe() gave is to be opened again: another assembly has taken over.
+  std::stop_token replaced() const noexcept { return replaced_.get_token(); }
 
-  // Outermost first: what a publish runs through ("claim-check", "outbox", "kafka").
+  // Outermost first: what a publish runs through ("claim-check", "outbox", "kafka"). Empty: publishes wait for a
+  // replacement.
   const std::vector<std::string>& chain() const noexcept { return chain_; }
   // Is a topic of this name the one that the namespace is configured for?
   bool serves(std::string_view topic) const;
@@ -72,21 +101,44 @@ class Namespace {
   Task<Result<std::vector<PatternState>>> inspect(Context context) const;
   Task<Result<std::vector<TopicState>>> topics(Context context) const;
 
+  // Brings up to date what is measured by looking: what the patterns hold, how far consumer groups are behind. For as
+  // long as the context allows, and not more often than it is worth.
+  Task<bool> measure(Context context) const;
+
  private:
   friend class Registry;
+  friend class Assembling;
   NamespaceSpec spec_;
+  OptionValues meaning_;
+  std::string fixed_topic_;  // that a pattern sends everything to; empty: none does
   Ports ports_;
   std::shared_ptr<EventLog> log_;
   std::shared_ptr<Topics> topics_;
   std::vector<std::string> chain_;
   std::vector<std::unique_ptr<Pattern>> patterns_;
+  std::vector<std::vector<Place>> places_;       // of each pattern
+  std::shared_ptr<NamespaceMeasures> measures_;  // null: not assembled
   std::size_t max_inline_bytes_ = 0;
+  bool waits_ = false;  // publishes wait: a topic is what the client named until they go on
+  std::stop_source replaced_;
+
+  std::string log_backend_, state_backend_;                                       // names
+  std::map<std::string, std::shared_ptr<struct OpenBackend>, std::less<>> uses_;  // by name
+  std::vector<std::shared_ptr<Job>> jobs_to_start_;
+  std::unique_ptr<JobKeeper> jobs_;
 };
 
 // What a request means by its names.
 struct Target {
   std::shared_ptr<Namespace> ns;
   std::string topic;  // physical
+};
+
+// What a namespace holds that a replacement would leave behind.
+struct Unfinished {
+  std::string name;  // of the namespace
+  std::uint64_t count = 0;
+  std::string what;  // reads on from "has": "3 rows of table x that are not published"
 };
 
 class Registry {
@@ -96,6 +148,7 @@ class Registry {
     bool embedded = false;                                 // bind every backend name to its embedded twin
     std::string holder;                                    // names this process in leases; unique
     Clock::duration lease_ttl = std::chrono::seconds(10);  // jobs of a stopped process go to another after this
+    Clock::duration handover = std::chrono::seconds(5);    // publishes wait for a replacement at most this long
   };
   // Opens the backends, makes what is missing (tables, topics), builds every chain and starts the jobs. The runtime,
   // the metrics and the components outlive the registry.
@@ -103,37 +156,103 @@ class Registry {
                                                       Runtime& runtime, Metrics& metrics, Options options);
   ~Registry();
 
+  struct Replacement {
+    std::vector<std::string> built;  // namespaces that are new or changed
+    std::vector<std::string> removed;
+    std::vector<Unfinished> abandoned;  // what was given up
+  };
+  struct ReplaceOptions {
+    std::set<std::string> abandon;  // namespaces whose unfinished work may be left behind
+    // Called when nothing can fail any more, right before the swap; an error undoes everything.
+    std::function<Result<void>()> commit;
+  };
+  // One at a time. An error changes nothing: that of a namespace that cannot be built; NAMESPACE_HAS_WORK where work
+  // would be left behind; that of the commit. Ends when the jobs of what was replaced have ended and the new ones run;
+  // requests and subscriptions of the old assemblies may go on after it.
+  Task<Result<Replacement>> replace(Context context, FileSpec file, ReplaceOptions options);
+  // What replace() would have to wait for at this moment.
+  Task<Result<std::vector<Unfinished>>> in_the_way(Context context, FileSpec file);
+  // Assemblies that were replaced and still have users.
+  std::size_t retired() const;
+
   // `bound`: the namespace that the client is bound to, or empty. Then `name` is a topic in it, or empty for the
   // namespace's own; unbound, `name` is a namespace or a topic that exactly one namespace serves. NAMESPACE_NOT_FOUND,
   // TOPIC_AMBIGUOUS.
   // INVALID_TOPIC: the physical name is none that a log takes.
-  Result<Target> resolve(std::string_view bound, std::string_view name) const;
-  std::shared_ptr<Namespace> find(std::string_view name) const;  // null: none
-  std::vector<std::shared_ptr<Namespace>> all() const;
-  JobKeeper& jobs() noexcept { return *jobs_; }
+  // A replacement may wait for those that use what was resolved for publishing; do not keep it.
+  enum class Use : std::uint8_t { publish, other };
+  Result<Target> resolve(std::string_view bound, std::string_view name, Use use = Use::publish) const;
+  std::shared_ptr<Namespace> find(std::string_view name) const;  // null: none; not for publishing
+  std::vector<std::shared_ptr<Namespace>> all() const;           // not for publishing
+
+  std::vector<JobStatus> jobs() const;
+  Result<void> pause_job(std::string_view name);  // JOB_NOT_FOUND; all shards, after their present round
+  Result<void> resume_job(std::string_view name);
 
   // The object store of a backend and bucket that some namespace uses, or null (for the test server's object count).
   std::vector<std::pair<std::string, std::shared_ptr<ObjectStore>>> object_stores(std::string_view backend) const;
   // Is the background work of every namespace done (see Namespace::settled)?
   Task<Result<bool>> settled(Context context) const;
+  // Before the metrics are shown: see Namespace::measure.
+  Task<void> measure(Context context) const;
   // Which backend name is served by what, for people: "kafka -> sqlite (data/kafka.db)".
   std::vector<std::string> bindings() const;
 
   // Ends the jobs (batch finished, checkpointed, leases released), closes the chains outer to inner, then the backends.
+  // No replacement and no request is under way.
   Task<void> close(Context context);
 
  private:
-  friend class NamespaceAssembly;
-  Result<Target> find_target(std::string_view bound, std::string_view name) const;
-  Registry();
-  struct Backends;
-  Task<Result<void>> build(Context context, FileSpec file, const Components& components, Runtime& runtime,
-                           Metrics& metrics, Options options);
-  static Task<Result<void>> assemble(Context context, Namespace& ns, class NamespaceAssembly& assembly,
-                                     const Components& components);
-  std::map<std::string, std::shared_ptr<Namespace>, std::less<>> namespaces_;
-  std::unique_ptr<Backends> backends_;
-  std::unique_ptr<JobKeeper> jobs_;
+  friend class Assembling;
+  class Backends;
+  class Connecting;
+  class Gate;
+  class WaitingPublisher;
+  class WaitingSubscriber;
+  using Gone = std::shared_ptr<std::atomic<bool>>;
+  // What is asked for is given by handles, so that it is known when the users of an assembly have gone.
+  struct Served {
+    std::shared_ptr<Namespace> own;             // the assembly
+    std::shared_ptr<Namespace> publish, other;  // handles
+    Gone publish_gone, other_gone;
+  };
+  using NamespaceMap = std::map<std::string, Served, std::less<>>;
+  // An assembly that is replaced and has places that nothing of the new file has.
+  struct Moving {
+    Served old;
+    std::vector<const Pattern*> patterns;  // whose places they are
+    bool topics = false;                   // what is not consumed would not be found any more
+    std::set<std::string> topics_served;   // but for these
+    bool renames = false;                  // names mean other topics from now on
+  };
+  struct Next;
+
+  Registry(const Components& components, Runtime& runtime, Metrics& metrics, Options options);
+  Result<Target> find_target(std::string_view bound, std::string_view name, Use use) const;
+  std::pair<std::shared_ptr<Namespace>, Gone> handle(std::shared_ptr<Namespace> own) const;
+  Served serve(std::shared_ptr<Namespace> own) const;
+  std::vector<Moving> moving(const NamespaceMap& present, const FileSpec& file, const Connecting& connecting) const;
+  Task<Result<void>> build(Context context, FileSpec file, Next* next);
+  Task<Result<std::vector<Unfinished>>> wait_until_done(Context context, const std::vector<Moving>* moving);
+  void swap(Next& next);
+  static Task<Result<Unfinished>> unfinished(Context context, const Moving* moving);
+  void begin_jobs(Namespace& ns);
+  static Task<bool> end_jobs(Context context, std::shared_ptr<Namespace> ns);
+  Task<void> retire(Served old);
+  Result<void> set_paused(std::string_view name, bool paused);
+
+  const Components& components_;
+  Runtime& runtime_;
+  Metrics& metrics_;
+  const Options options_;
+  EventLoop& loop_;
+  std::shared_ptr<Backends> backends_;
+  std::shared_ptr<Notifier> released_;  // a handle's last user has gone
+  mutable std::shared_mutex mutex_;
+  NamespaceMap namespaces_;                        // guarded by mutex_, as all below
+  std::set<std::string, std::less<>> paused_;      // jobs that an operator has paused, by name
+  std::vector<std::weak_ptr<Namespace>> retired_;  // that may still have users
+  Scope scope_;
 };
 
 }  // namespace prism

@@ -106,10 +106,10 @@ struct RegistryTest : testing::Test {
     return n;
   }
   void pause(const std::string& job) {
-    ASSERT_TRUE(registry->jobs().pause(job));
+    ASSERT_TRUE(registry->pause_job(job));
     for (bool paused = false; !paused; std::this_thread::yield()) {
       paused = true;
-      for (const auto& s : registry->jobs().status()) paused = paused && (s.name != job || s.state == JobState::paused);
+      for (const auto& s : registry->jobs()) paused = paused && (s.name != job || s.state == JobState::paused);
     }
   }
   void settle_down() {
@@ -224,12 +224,16 @@ namespaces:
   EXPECT_EQ(registry->resolve("prefixed", std::string("a\0b", 3)).error().reason, "INVALID_TOPIC");
 }
 
+// Said when the file is read already, and here again: clean-up would delete what is another's.
 TEST_F(RegistryTest, TwoNamespacesMustNotShareObjects) {
-  const auto opened = try_open(R"(
-namespaces:
-  - {name: a, patterns: [{type: claim-check, storage: {backend: s3, bucket: x, prefix: p/}}], backend: kafka}
-  - {name: b, patterns: [{type: claim-check, storage: {backend: s3, bucket: x, prefix: p/q/}}], backend: kafka}
-)");
+  FileSpec file;
+  for (const char* yaml : {"namespaces: [{name: a, patterns: [{type: claim-check, storage: {backend: s3, bucket: x, "
+                           "prefix: p/}}], backend: kafka}]",
+                           "namespaces: [{name: b, patterns: [{type: claim-check, storage: {backend: s3, bucket: x, "
+                           "prefix: p/q/}}], backend: kafka}]"})
+    file.namespaces.push_back(std::move(parse_text(yaml, components()).file.namespaces.front()));
+  const auto opened = run_blocking(Registry::open(Context(), std::move(file), components(), runtime, metrics,
+                                                  {.data_dir = dir, .embedded = true, .holder = uuid7()}));
   ASSERT_FALSE(opened);
   EXPECT_EQ(opened.error().reason, "OBJECT_PREFIX_SHARED");
 }
@@ -267,7 +271,7 @@ namespaces:
   ack(*a, got);
   for (int i = 0; i < 3; ++i) {  // whole rounds of the cleaner
     const auto rounds = [&] {
-      for (const auto& s : registry->jobs().status()) {
+      for (const auto& s : registry->jobs()) {
         if (s.name == "media/claim-check/cleaner") return s.rounds;
       }
       return std::uint64_t{0};

@@ -175,9 +175,16 @@ class Options:
 class _Stream:
     """One stream of a subscription. A later one, after a reconnection, does not know its tokens: they get UNKNOWN."""
 
-    def __init__(self, call: Callable[[Iterator[Any]], Any], options: Options, deliver: Callable[[Event], None]) -> None:
+    def __init__(
+        self,
+        call: Callable[[Iterator[Any]], Any],
+        options: Options,
+        deliver: Callable[[Event], None],
+        replaced: Callable[[_Stream], None],
+    ) -> None:
         self._options = options
         self._deliver = deliver
+        self._replaced = replaced
         self._changed = threading.Condition()
         self._outbox: deque[tuple[str, bytes, Any, str]] = deque()
         self._settling: dict[bytes, deque[Future[SettleStatus]]] = defaultdict(deque)
@@ -239,6 +246,8 @@ class _Stream:
                     self._resolve(response.settled)
                 elif kind == "opened":
                     self.opened.set()
+                elif kind == "closing" and response.closing.reason == "NAMESPACE_REPLACED":
+                    self._replaced(self)
         except grpc.RpcError as failure:
             error = from_rpc(failure)
         except Exception as failure:  # frames that contradict each other, no room for the temporary file
@@ -340,7 +349,8 @@ class Subscriber(Iterator[Event]):
     may be called again. Only one thread at a time may iterate; settling is free to all.
 
     When the connection is lost, the subscription is opened again by itself. Events that were not acknowledged come again, with a
-    larger `attempt`.
+    larger `attempt`. When the server's configuration of the namespace is changed, it is opened again beside the old one, on which
+    what has been handed over can still be settled.
     """
 
     def __init__(self, call: Callable[[Iterator[Any]], Any], options: Options, open_timeout: float) -> None:
@@ -387,10 +397,24 @@ class _Subscription:
         self._closed = threading.Event()
         self._switch = threading.Lock()  # guards the change of _stream against close()
         self._error: PrismError | None = None
-        self._stream = _Stream(call, options, self._events.put)
-        self._thread = threading.Thread(target=self._run, name="prism-subscriber", daemon=True)
-        self._thread.start()
+        self._replaced: list[_Stream] = []  # bring nothing more, but what they brought may be settled; guarded by _switch
+        self._start(self._new_stream(), opened_once=False)
         self._await_opened(open_timeout)
+
+    def _new_stream(self) -> _Stream:
+        return _Stream(self._open_call, self._options, self._events.put, self._replace)
+
+    def _start(self, stream: _Stream, opened_once: bool) -> None:
+        self._stream = stream
+        self._thread = threading.Thread(target=self._run, args=(stream, opened_once), name="prism-subscriber", daemon=True)
+        self._thread.start()
+
+    def _replace(self, stream: _Stream) -> None:
+        with self._switch:
+            if self._closed.is_set() or stream is not self._stream:
+                return
+            self._replaced.append(stream)
+            self._start(self._new_stream(), opened_once=True)
 
     def next(self, timeout: float | None) -> Event:
         deadline = None if timeout is None else time.monotonic() + timeout
@@ -427,14 +451,20 @@ class _Subscription:
         return self._options.auto_ack
 
     def wait_settled(self, timeout: float) -> bool:
-        return self._stream.wait_settled(timeout)
+        deadline = time.monotonic() + timeout
+        with self._switch:
+            streams = [*self._replaced, self._stream]
+        return all(stream.wait_settled(max(0.0, deadline - time.monotonic())) for stream in streams)
 
     def close(self, timeout: float) -> None:
         with self._switch:
             if self._closed.is_set():
                 return
             self._closed.set()
-        self._stream.end(timeout)
+            streams = [*self._replaced, self._stream]
+        deadline = time.monotonic() + timeout
+        for stream in streams:
+            stream.end(max(0.0, deadline - time.monotonic()))
         self._thread.join(timeout)
         self._events.put(PrismError("closed", code=grpc.StatusCode.CANCELLED, reason="CLOSED"))  # wakes an iterating thread
 
@@ -456,11 +486,15 @@ class _Subscription:
                 self._closed.set()
                 return item
 
-    def _run(self) -> None:
-        opened_once, delay, lost_at = False, 0.1, 0.0
+    def _run(self, stream: _Stream, opened_once: bool) -> None:
+        delay, lost_at = 0.1, time.monotonic()
         while True:
-            error = self._stream.run()
-            if self._stream.opened.is_set():
+            error = stream.run()
+            with self._switch:
+                if stream is not self._stream:
+                    self._replaced.remove(stream)
+                    return
+            if stream.opened.is_set():
                 opened_once, delay, lost_at = True, 0.1, time.monotonic()
             again = opened_once and error.code in (grpc.StatusCode.UNAVAILABLE, grpc.StatusCode.DATA_LOSS)
             if not again or time.monotonic() - lost_at > self._options.reconnect_for:
@@ -472,4 +506,4 @@ class _Subscription:
             with self._switch:
                 if self._closed.is_set():
                     return
-                self._stream = _Stream(self._open_call, self._options, self._events.put)
+                self._stream = stream = self._new_stream()
