@@ -458,7 +458,7 @@ TypeInfo enumeration_info(const std::vector<std::string>& names) {
 TypeInfo Any::info() const {
   TypeInfo out;
   out.form = TypeInfo::Form::any;
-  out.name = "any value";
+  out.name = name;
   return out;
 }
 

@@ -234,6 +234,8 @@ struct Enum {
 
 // The value as it stands, unparsed.
 struct Any {
+  std::string name = "any value";  // what it is, in words
+
   TypeInfo info() const;
   bool parse(const Node& node, Node& out, Diagnostics&) const {
     out = node;
