@@ -144,7 +144,17 @@ struct Line {
   std::string_view message;
   Fields fields;
   std::uint64_t repeated = 0;
+  std::string_view name_space = {};  // of the request, where the fields name none; empty: none
+  std::string_view trace_id = {};    // of the request; empty: none
 };
+
+// Calls visit(key, value) for all fields of a line.
+template <class Visit>
+void for_each_field(const Line& line, const Visit& visit) {
+  for (const Field& field : line.fields) visit(field.key.name(), field.value);
+  if (!line.name_space.empty()) visit("namespace", Field::Value(line.name_space));
+  if (!line.trace_id.empty()) visit("trace_id", Field::Value(line.trace_id));
+}
 
 void format_json(fmt::memory_buffer& out, const Line& line, std::chrono::system_clock::time_point at) {
   const auto seconds = std::chrono::floor<std::chrono::seconds>(at);
@@ -153,10 +163,10 @@ void format_json(fmt::memory_buffer& out, const Line& line, std::chrono::system_
                  fmt::gmtime(std::chrono::system_clock::to_time_t(seconds)), micros, name_of(line.level));
   append_escaped(out, cut(line.message));
   out.push_back('"');
-  for (const Field& field : line.fields) {
-    fmt::format_to(std::back_inserter(out), ",\"{}\":", field.key.name());
-    append_json(out, field.value);
-  }
+  for_each_field(line, [&](std::string_view key, const Field::Value& value) {
+    fmt::format_to(std::back_inserter(out), ",\"{}\":", key);
+    append_json(out, value);
+  });
   if (line.repeated != 0) fmt::format_to(std::back_inserter(out), ",\"repeated\":{}", line.repeated);
   out.push_back('}');
 }
@@ -170,11 +180,10 @@ void format_pretty(fmt::memory_buffer& out, const Line& line, std::chrono::syste
                  fmt::localtime(std::chrono::system_clock::to_time_t(seconds)), millis,
                  colour ? colours[index] : std::string_view(), name_of(line.level), colour ? "\x1b[0m" : "");
   append_escaped(out, cut(line.message));
-  for (const Field& field : line.fields) {
-    fmt::format_to(std::back_inserter(out), "  {}{}={}", colour ? "\x1b[90m" : "", field.key.name(),
-                   colour ? "\x1b[0m" : "");
-    append_pretty(out, field.value);
-  }
+  for_each_field(line, [&](std::string_view key, const Field::Value& value) {
+    fmt::format_to(std::back_inserter(out), "  {}{}={}", colour ? "\x1b[90m" : "", key, colour ? "\x1b[0m" : "");
+    append_pretty(out, value);
+  });
   if (line.repeated != 0) fmt::format_to(std::back_inserter(out), "  (repeated {} times)", line.repeated);
 }
 
@@ -287,12 +296,12 @@ void State::sweep(Clock::time_point at, bool all) {
 void State::write(Line line) {
   std::string_view reason;
   std::string_view name_space;
-  for (const Field& field : line.fields) {
-    if (const auto* text = std::get_if<std::string_view>(&field.value)) {
-      if (field.key.name() == "reason") reason = *text;
-      if (field.key.name() == "namespace") name_space = *text;
+  for_each_field(line, [&](std::string_view key, const Field::Value& value) {
+    if (const auto* text = std::get_if<std::string_view>(&value)) {
+      if (key == "reason") reason = *text;
+      if (key == "namespace") name_space = *text;
     }
-  }
+  });
   const std::lock_guard lock(mutex);
   const auto at = now();
   if (options.repeat_after.count() > 0) {
@@ -322,7 +331,7 @@ void State::write(Line line) {
   if (overrun > dropped && pool->queue_size() < kQueue / 2) {
     const auto fields = {Field("count", overrun - dropped)};
     dropped = overrun;
-    emit({Level::warn, "log lines were dropped: the output is too slow", fields, 0});
+    emit({Level::warn, "log lines were dropped: the output is too slow", fields});
   }
 }
 
@@ -338,17 +347,24 @@ std::optional<Level> parse_level(std::string_view text) noexcept {
   return std::nullopt;
 }
 
-void detail::write(Level l, std::string_view message, Fields fields) noexcept {
+void detail::write(Level l, std::string_view message, Fields fields, const Context* context) noexcept {
   if (l >= Level::off) return;
   try {
+    Line line{l, message, fields};
+    std::string trace_id;
+    if (context != nullptr) {
+      const auto named = [](const Field& field) { return field.key.name() == "namespace"; };
+      if (std::ranges::none_of(fields, named)) line.name_space = context->namespace_name();
+      trace_id = context->trace().trace_id_text();
+      line.trace_id = trace_id;
+    }
     const std::shared_lock lock(current_mutex);
     if (current != nullptr) {
-      current->write({l, message, fields, 0});
+      current->write(line);
       return;
     }
     const bool terminal = ::isatty(STDERR_FILENO) != 0;
     fmt::memory_buffer out;
-    const Line line{l, message, fields, 0};
     if (terminal) {
       format_pretty(out, line, std::chrono::system_clock::now(), true);
     } else {

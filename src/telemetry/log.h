@@ -21,13 +21,15 @@
 #include <type_traits>
 #include <variant>
 
+#include "runtime/context.h"
+
 namespace prism::log {
 
 enum class Level : std::uint8_t { trace, debug, info, warn, error, off };
 std::optional<Level> parse_level(std::string_view text) noexcept;  // "trace" … "off"
 
-// All keys that a line may have. Add what is missing; do not make two words for one thing. "time", "level", "message"
-// and "repeated" are the line's own.
+// All keys that a line may have; docs/reference/logging.md says what they mean. Add what is missing; do not make two
+// words for one thing. "time", "level", "message" and "repeated" are the line's own.
 inline constexpr std::array kKeys = std::to_array<std::string_view>({
     // where
     "namespace",
@@ -130,18 +132,34 @@ using Fields = std::initializer_list<Field>;
 
 namespace detail {
 extern std::atomic<Level> level;
-void write(Level level, std::string_view message, Fields fields) noexcept;
+void write(Level level, std::string_view message, Fields fields, const Context* context = nullptr) noexcept;
 }  // namespace detail
 
 inline bool enabled(Level level) noexcept { return level >= detail::level.load(std::memory_order_relaxed); }
 inline void write(Level level, std::string_view message, Fields fields = {}) noexcept {
   if (enabled(level)) detail::write(level, message, fields);
 }
+// A line of a request: with its trace_id, and its namespace where the fields name none.
+inline void write(Level level, const Context& context, std::string_view message, Fields fields = {}) noexcept {
+  if (enabled(level)) detail::write(level, message, fields, &context);
+}
 inline void trace(std::string_view message, Fields fields = {}) noexcept { write(Level::trace, message, fields); }
 inline void debug(std::string_view message, Fields fields = {}) noexcept { write(Level::debug, message, fields); }
 inline void info(std::string_view message, Fields fields = {}) noexcept { write(Level::info, message, fields); }
 inline void warn(std::string_view message, Fields fields = {}) noexcept { write(Level::warn, message, fields); }
 inline void error(std::string_view message, Fields fields = {}) noexcept { write(Level::error, message, fields); }
+inline void debug(const Context& context, std::string_view message, Fields fields = {}) noexcept {
+  write(Level::debug, context, message, fields);
+}
+inline void info(const Context& context, std::string_view message, Fields fields = {}) noexcept {
+  write(Level::info, context, message, fields);
+}
+inline void warn(const Context& context, std::string_view message, Fields fields = {}) noexcept {
+  write(Level::warn, context, message, fields);
+}
+inline void error(const Context& context, std::string_view message, Fields fields = {}) noexcept {
+  write(Level::error, context, message, fields);
+}
 
 enum class Format : std::uint8_t {
   json,       // one object a line

@@ -57,6 +57,33 @@ TEST_F(LogTest, WritesJsonWithExactValues) {
                 R"("state":true,"duration_ms":1.5,"topic":"a"})"));
 }
 
+TEST_F(LogTest, LinesOfARequestHaveItsTraceAndNamespace) {
+  Output output(options());
+  const auto trace = TraceContext::parse("00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01");
+  const Context context = Context().in_namespace("orders", *trace);
+  warn(context, "request failed", {{"reason", "LOG_DOWN"}});
+  warn(context, "request failed", {{"namespace", "other"}});
+  info(Context(), "started");
+  const auto out = lines(output);
+  ASSERT_THAT(out, SizeIs(3));
+  EXPECT_THAT(out[0],
+              HasSubstr(R"("reason":"LOG_DOWN","namespace":"orders","trace_id":"4bf92f3577b34da6a3ce929d0e0e4736"})"));
+  EXPECT_THAT(out[1], HasSubstr(R"("namespace":"other","trace_id":"4bf92f3577b34da6a3ce929d0e0e4736"})"));
+  EXPECT_THAT(out[2], HasSubstr(R"("message":"started"})"));
+}
+
+TEST_F(LogTest, RepeatsAreToldByNamespaceWhateverTheTrace) {
+  Output output(options());
+  for (int i = 0; i < 3; ++i)
+    warn(Context().in_namespace("orders", TraceContext::make_root()), "request failed", {{"reason", "LOG_DOWN"}});
+  warn(Context().in_namespace("media", TraceContext::make_root()), "request failed", {{"reason", "LOG_DOWN"}});
+  EXPECT_THAT(lines(output), SizeIs(2));
+  pass(std::chrono::seconds(11));
+  info("later");
+  EXPECT_THAT(lines(output),
+              testing::Contains(testing::AllOf(HasSubstr(R"("namespace":"orders")"), HasSubstr(R"("repeated":2)"))));
+}
+
 TEST_F(LogTest, EscapesWhatJsonForbids) {
   Output output(options());
   using namespace std::string_literals;

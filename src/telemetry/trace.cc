@@ -11,9 +11,21 @@ std::atomic<Tracer*> current = nullptr;
 
 using Wall = std::chrono::system_clock;
 
-// Both clocks were read at about the same time.
+// What the wall clock is ahead of the steady one. It stays the same until one of them jumps, so that the spans of this
+// process stand to one another as they were.
+std::atomic<Wall::rep> ahead{0};
+
+void look_at_clocks() {
+  constexpr Wall::duration kJump = std::chrono::milliseconds(10);
+  const auto now =
+      Wall::now().time_since_epoch() - std::chrono::duration_cast<Wall::duration>(Clock::now().time_since_epoch());
+  if (std::chrono::abs(now - Wall::duration(ahead.load(std::memory_order_relaxed))) > kJump)
+    ahead.store(now.count(), std::memory_order_relaxed);
+}
+
 Wall::time_point wall_of(Clock::time_point when) {
-  return Wall::now() - std::chrono::duration_cast<Wall::duration>(Clock::now() - when);
+  return Wall::time_point(std::chrono::duration_cast<Wall::duration>(when.time_since_epoch()) +
+                          Wall::duration(ahead.load(std::memory_order_relaxed)));
 }
 
 }  // namespace
@@ -35,9 +47,9 @@ bool Tracer::samples(const TraceContext& trace) const noexcept {
 }
 
 TraceContext begin_trace(const TraceContext* caller) {
-  TraceContext trace = caller != nullptr ? *caller : TraceContext::make_root();
   const Tracer* const tracer = current.load(std::memory_order_acquire);
-  if (tracer == nullptr) return trace;
+  if (tracer == nullptr) return caller != nullptr ? *caller : TraceContext();
+  TraceContext trace = caller != nullptr ? *caller : TraceContext::make_root();
   const bool sampled = caller != nullptr && tracer->options_.sampling == Sampling::parent_based
                            ? caller->sampled()
                            : tracer->samples(trace);
@@ -47,6 +59,8 @@ TraceContext begin_trace(const TraceContext* caller) {
   trace.flags = static_cast<std::uint8_t>(sampled ? trace.flags | 1 : trace.flags & ~1);
   return trace;
 }
+
+bool active() noexcept { return current.load(std::memory_order_relaxed) != nullptr; }
 
 bool recording(const TraceContext& context) noexcept {
   const Tracer* const tracer = current.load(std::memory_order_acquire);
@@ -65,7 +79,7 @@ Span Span::make(const TraceContext& parent, std::string_view name, Kind kind) {
   s.name = name;
   s.kind = kind;
   s.steady = Clock::now();
-  s.begun = Wall::now();
+  look_at_clocks();
   return span;
 }
 
@@ -81,9 +95,7 @@ void Span::fail(std::string_view reason, std::string_view message) {
 void Span::end() { end_at(Clock::now()); }
 
 void Span::begin_at(Clock::time_point when) {
-  if (!state_) return;
-  state_->begun = wall_of(when);
-  state_->steady = when;
+  if (state_) state_->steady = when;
 }
 
 void Span::end_at(Clock::time_point when) {

@@ -82,9 +82,12 @@ class Tracer {
   Sink& sink_;
 };
 
-// The trace of a request that comes in: the caller's, or a new one; sampled and recorded as the Tracer decides. Without
-// a Tracer nothing is recorded, and the caller's context is passed on as it is.
+// The trace of a request that comes in: the caller's, or a new one (null); sampled and recorded as the Tracer decides.
+// Without a Tracer nothing is recorded, the caller's context is passed on as it is, and no trace begins.
 TraceContext begin_trace(const TraceContext* caller);
+
+// Does this process record spans at all?
+bool active() noexcept;
 
 // Would a span below this context, found in a stored record, be recorded?
 bool recording(const TraceContext& context) noexcept;

@@ -43,9 +43,9 @@ TEST(Trace, WithoutATracerNothingIsRecordedAndTheCallersContextIsPassedOn) {
   EXPECT_EQ(trace.tracestate, "vendor=1");
   EXPECT_FALSE(Span::begin(in(trace), "Publish", Layer::request));
 
-  const TraceContext own = begin_trace(nullptr);
-  EXPECT_FALSE(own.valid());  // there is nothing to pass on
-  EXPECT_THAT(own.trace_id_text(), SizeIs(32));
+  EXPECT_FALSE(begin_trace(nullptr).valid());
+  EXPECT_EQ(begin_trace(nullptr).trace_id_text(), "");
+  EXPECT_FALSE(active());
 }
 
 TEST(Trace, SpansFormATreeOfOneTrace) {
@@ -106,6 +106,8 @@ TEST(Trace, TheCallersDecisionCountsBeforeTheRatio) {
     EXPECT_FALSE(begin_trace(&*no).recorded);
     EXPECT_EQ(begin_trace(&*no).traceparent(), kUnsampledCaller);
     EXPECT_FALSE(begin_trace(nullptr).recorded);
+    EXPECT_FALSE(begin_trace(nullptr).valid());  // there is nothing to pass on
+    EXPECT_THAT(begin_trace(nullptr).trace_id_text(), SizeIs(32));
     EXPECT_TRUE(recording(*yes));
     EXPECT_FALSE(recording(*no));
   }
