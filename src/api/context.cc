@@ -1,9 +1,11 @@
 #include "api/context.h"
 
+#include <optional>
 #include <string_view>
 #include <utility>
 
 #include "base/text.h"
+#include "telemetry/trace.h"
 
 namespace prism::api {
 namespace {
@@ -24,7 +26,8 @@ Result<RequestContext> request_context(const grpc::CallbackServerContext& server
   state.deadline = steady_deadline(server.deadline());
   state.stop = std::move(stop);
   std::string_view session;
-  std::optional<TraceContext> trace;
+  std::string_view parent;
+  std::string states;
   for (const auto& [key, value] : server.client_metadata()) {
     const std::string_view name = view(key);
     if (name == "prism-namespace") {
@@ -32,7 +35,10 @@ Result<RequestContext> request_context(const grpc::CallbackServerContext& server
     } else if (name == "prism-session") {
       session = view(value);
     } else if (name == "traceparent") {
-      trace = TraceContext::parse(view(value));
+      parent = view(value);
+    } else if (name == "tracestate") {  // may come in several headers
+      if (!states.empty()) states += ',';
+      states += view(value);
     }
   }
   if (!session.empty()) {
@@ -50,7 +56,9 @@ Result<RequestContext> request_context(const grpc::CallbackServerContext& server
     }
     state.session = session;
   }
-  state.trace = trace ? trace->child() : TraceContext::make_root();
+  const auto caller = TraceContext::parse(parent, states);
+  out.traced_by_caller = caller.has_value();
+  state.trace = trace::begin_trace(caller ? &*caller : nullptr);
   state.namespace_name = out.bound;
   out.context = Context(std::move(state));
   return out;

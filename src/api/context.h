@@ -15,10 +15,11 @@ struct RequestContext {
   Context context;
   std::string bound;      // the namespace from the session or the header; empty: unbound
   Sessions::Use session;  // none: the call stands alone
+  bool traced_by_caller = false;
 };
 
-// Reads the headers `prism-session`, `prism-namespace` and `traceparent` (none or a bad one: a new trace), and the
-// deadline. SESSION_NOT_FOUND, NAMESPACE_MISMATCH.
+// Reads the headers `prism-session`, `prism-namespace`, `traceparent` and `tracestate` (none or a bad one: a new trace,
+// if traces are recorded), and the deadline. SESSION_NOT_FOUND, NAMESPACE_MISMATCH.
 Result<RequestContext> request_context(const grpc::CallbackServerContext& server, std::stop_token stop,
                                        Sessions& sessions);
 

@@ -16,6 +16,7 @@
 #include "capabilities/lease.h"
 #include "capabilities/object_store.h"
 #include "capabilities/sql_database.h"
+#include "capabilities/survival.h"
 #include "config/diagnostics.h"
 #include "config/document.h"
 #include "runtime/loop.h"
@@ -66,6 +67,9 @@ struct BackendType {
   // The embedded twin: everything below `directory`.
   std::function<Task<Result<std::unique_ptr<Backend>>>(Context, Runtime&, std::string name, std::string directory)>
       embed;
+  // What an acknowledged write survives in this engine, configured so; null: nothing is known. The embedded twin's is
+  // synced_to_one_disk().
+  std::function<Survival(const Deployment&)> survival;
 };
 
 }  // namespace prism

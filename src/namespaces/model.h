@@ -10,6 +10,7 @@
 
 #include "config/diagnostics.h"
 #include "config/document.h"
+#include "telemetry/options.h"
 
 namespace prism {
 
@@ -82,6 +83,7 @@ struct ServerSpec {
 
 struct FileSpec {
   ServerSpec server;
+  telemetry::Spec telemetry;
   std::vector<BackendSpec> backends;
   std::vector<NamespaceSpec> namespaces;  // names are unique
 

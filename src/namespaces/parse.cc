@@ -2,12 +2,16 @@
 
 #include <algorithm>
 #include <array>
+#include <map>
+#include <regex>
 #include <set>
 #include <span>
 #include <utility>
 
 #include "config/schema.h"
 #include "config/suggestions.h"
+#include "namespaces/composition.h"
+#include "namespaces/review.h"
 #include "namespaces/syntax.h"
 
 namespace prism {
@@ -55,21 +59,28 @@ const PatternSyntax* owner_of_section(std::string_view key) {
   return nullptr;
 }
 
+constexpr std::size_t kLongName = 300;  // more than any name may have
+
 Text reference() { return Name(); }
 
 // ---- Schemas of what is not a pattern's
 // --------------------------------------------------------------------------------------
 
 const Schema<ServerSpec>& server_schema() {
-  static const Text address{.pattern = R"((\[[0-9A-Fa-f:.]+\]|[A-Za-z0-9.*-]*):[0-9]{1,5})",
-                            .expects = "an address host:port"};
+  static const config::Address address;
   static const auto schema =
       Schema<ServerSpec>("server", "This process.")
           .field(&ServerSpec::listen, "listen", address, "Address of the gRPC endpoint.")
           .example("0.0.0.0:8980")
           .field(&ServerSpec::admin, "admin", address, "Address of metrics and health (HTTP).")
           .example("127.0.0.1:8981")
-          .field(&ServerSpec::data_dir, "data_dir", Text{}, "Folder of the embedded backends and the state store.");
+          .field(&ServerSpec::data_dir, "data_dir", Text{}, "Folder of the embedded backends and the state store.")
+          .check({"listen", "admin"}, [](const ServerSpec& server, const Node& map, Diagnostics& diagnostics) {
+            if (!server.listen || server.listen != server.admin || server.listen->ends_with(":0")) return;
+            diagnostics.error(*map.find("admin"), "CONTRADICTING_OPTIONS",
+                              "listen and admin are the same address, " + map.find("admin")->display(),
+                              "give each a port of its own");
+          });
   return schema;
 }
 
@@ -124,15 +135,19 @@ const Schema<BackendMap>& backend_schema() {
           .example("kafka")
           .field(&BackendMap::name, "name", reference(),
                  "The same as `type`, for entries that have a name of their own.")
+          .example("kafka")
           .field(&BackendMap::queue, "queue", reference(), "The same, by the role that it has: the log of messages.")
+          .example("kafka")
           .field(&BackendMap::topic, "topic", Name(), "The topic of everything that is published here.")
           .field(&BackendMap::topic_prefix, "topic_prefix", Name(), "Put before '.' and the topic that a client names.")
           .field(&BackendMap::partitions, "partitions", Int{.min = 1, .max = 100'000},
                  "Partitions of topics that Prism makes.")
           .field(&BackendMap::replication, "replication", Int{.min = 1, .max = 100},
                  "Copies of topics that Prism makes.")
-          .field(&BackendMap::brokers, "brokers", Any{}, "Connection: addresses.")
-          .field(&BackendMap::database, "database", Any{}, "Connection: name of the database.")
+          .field(&BackendMap::brokers, "brokers", Any{"list of addresses"}, "Connection: addresses.")
+          .example("[kafka-1:9092]")
+          .field(&BackendMap::database, "database", Any{"text"}, "Connection: name of the database.")
+          .example("users_db")
           .check([](const BackendMap& map, const Node& node, Diagnostics& diagnostics) {
             const int names = map.type.has_value() + map.name.has_value() + map.queue.has_value();
             if (names == 0) {
@@ -151,6 +166,25 @@ const Schema<BackendMap>& backend_schema() {
   return schema;
 }
 
+// "My_Orders" -> "did you mean 'my-orders'?"
+std::string namespace_name_hint(const std::string& text) {
+  std::string mended;
+  for (const char c : text) {
+    if (c >= 'A' && c <= 'Z') {
+      const bool inside = !mended.empty() && mended.back() >= 'a' && mended.back() <= 'z';
+      if (inside) mended += '-';
+      mended += static_cast<char>(c - 'A' + 'a');
+    } else if ((c >= 'a' && c <= 'z') || (c >= '0' && c <= '9')) {
+      mended += c;
+    } else if (!mended.empty() && mended.back() != '-') {
+      mended += '-';
+    }
+  }
+  while (mended.ends_with('-')) mended.pop_back();
+  constexpr std::size_t kLongest = 63;
+  return mended.empty() || mended.size() > kLongest ? std::string() : "did you mean '" + mended + "'?";
+}
+
 // A namespace's keys that belong to no pattern.
 struct NamespaceKeys {
   std::string name;
@@ -166,7 +200,8 @@ const Schema<NamespaceKeys>& namespace_schema() {
           .field(&NamespaceKeys::name, "name",
                  Text{.pattern = "[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?",
                       .expects = "a namespace name: 1 to 63 lower-case letters, digits and '-', beginning and ending "
-                                 "with a letter or digit"},
+                                 "with a letter or digit",
+                      .hint = namespace_name_hint},
                  "What clients call it.")
           .required()
           .example("orders")
@@ -180,29 +215,40 @@ const Schema<NamespaceKeys>& namespace_schema() {
                                   {"events", ClientApi::events},
                                   {"views", ClientApi::views}}},
                  "The API that clients use; without it, it follows from the patterns.")
-          .field(&NamespaceKeys::pattern, "pattern", Any{}, "The one pattern of the namespace, by name.")
-          .field(&NamespaceKeys::patterns, "patterns", Any{}, "The patterns, as names or as maps with `type`.")
-          .field(&NamespaceKeys::backend, "backend", Any{}, "A backend by name, or a map.")
+          .field(&NamespaceKeys::pattern, "pattern", Any{"name of a pattern"}, "The one pattern of the namespace, by name.")
+          .example("outbox")
+          .field(&NamespaceKeys::patterns, "patterns", Any{"list of patterns"}, "The patterns, as names or as maps with `type`.")
+          .example("[outbox]")
+          .field(&NamespaceKeys::backend, "backend", Any{"name of a backend, or map"},
+                 "Where messages or rows go: a backend by name, or a map. `multi`: the sections name the backends.")
+          .example("kafka")
           .field(&NamespaceKeys::state, "state", reference(), "Backend of the namespace's state store.")
+          .example("sqlite")
           .field(&NamespaceKeys::observability, "observability", Nested{observability_schema()}, "What is measured.")
-          .field(&NamespaceKeys::requirements, "requirements", Any{},
+          .field(&NamespaceKeys::requirements, "requirements", Any{"map"},
                  "What the namespace must achieve, instead of patterns.");
   return schema;
 }
 
 struct FileKeys {
   ServerSpec server;
+  telemetry::Spec telemetry;
   std::optional<Node> backends;
   Node namespaces;
 };
 
 const Schema<FileKeys>& file_schema() {
   static const auto schema = Schema<FileKeys>("the configuration", "A Prism configuration file.")
-                                 .field(&FileKeys::namespaces, "namespaces", Any{}, "The namespaces, a list.")
+                                 .field(&FileKeys::namespaces, "namespaces", Any{"list of namespaces"},
+                                        "What clients publish to, subscribe to, read and write.")
                                  .required()
                                  .example("[{name: orders, backend: kafka}]")
-                                 .field(&FileKeys::backends, "backends", Any{}, "Connections of backends, by name.")
-                                 .field(&FileKeys::server, "server", Nested{server_schema()}, "This process.");
+                                 .field(&FileKeys::backends, "backends", Any{"map of names to backends"},
+                                        "Connections of backends, by name.")
+                                 .example("{main: {type: sqlite, path: data/main.db}}")
+                                 .field(&FileKeys::server, "server", Nested{server_schema()}, "This process.")
+                                 .field(&FileKeys::telemetry, "telemetry", Nested{telemetry::schema()},
+                                        "What this process tells of itself: traces and logs.");
   return schema;
 }
 
@@ -229,70 +275,112 @@ class Parser {
     const auto keys = file_schema().parse(root, diagnostics_);
     // Without the schema's result (an unknown key, say) the rest is looked at all the same, so that all mistakes are
     // told at once.
-    if (keys) file_.server = keys->server;
-    if (const Node* backends = root.find("backends")) parse_backends(*backends);
-    const Node* namespaces = root.find("namespaces");
-    if (namespaces == nullptr) return;
+    if (keys) {
+      file_.server = keys->server;
+      file_.telemetry = keys->telemetry;
+    }
+    const Node meant = as_meant(root, file_schema().info().known_keys());
+    if (const Node* backends = meant.find("backends")) parse_backends(*backends);
+    const Node* namespaces = meant.find("namespaces");
+    if (namespaces == nullptr || namespaces->broken()) return;
     if (!namespaces->is_sequence()) {
       diagnostics_.error(*namespaces, "WRONG_TYPE",
                          "expected a list of namespaces, but this is " + namespaces->display(),
                          "begin each namespace with '- name: ...'");
       return;
     }
+    if (namespaces->items().empty()) {
+      diagnostics_.warning(*namespaces, "NO_NAMESPACES", "there are no namespaces: this serves nothing",
+                           "begin each namespace with '- name: ...'");
+    }
     for (const Node& item : namespaces->items()) parse_namespace(item);
+    check_composition(file_, components_, diagnostics_);
+    review(file_, sound_, components_, diagnostics_);
   }
 
  private:
+  // The map with keys that most likely mean a known one under that one's name, so that what stands below is checked too
+  // and nothing is missed. That they are misspelt is said elsewhere.
+  static Node as_meant(const Node& map, const std::vector<std::string>& known) {
+    std::vector<Entry> entries(map.entries().begin(), map.entries().end());
+    for (Entry& entry : entries) {
+      if (std::ranges::find(known, entry.key) != known.end()) continue;
+      const auto name = config::nearest(entry.key, known);
+      if (name && std::ranges::find(entries, *name, &Entry::key) == entries.end()) entry.key = *name;
+    }
+    return Node::make_map(std::move(entries), map);
+  }
+
   void parse_backends(const Node& node) {
     if (node.is_null()) return;
     if (!config::expect_map(node, "names of backends with their options", diagnostics_)) return;
     for (const Entry& entry : node.entries()) {
       std::string checked;
       if (!reference().parse(Node::make_scalar(entry.key, entry.value), checked, diagnostics_)) continue;
-      BackendSpec spec{entry.key, {}, Node::make_map({}, entry.value), entry.key_position};
-      if (entry.value.is_scalar()) {
-        spec.type = entry.value.text();  // `main: kafka`
-      } else if (!entry.value.is_null() &&
-                 !config::expect_map(entry.value, "the options of the backend", diagnostics_)) {
-        continue;
-      }
-      Node type_at = entry.value;
-      std::vector<Entry> options;
-      for (const Entry& option : entry.value.entries()) {
-        if (option.key == "type") {
-          if (!reference().parse(option.value, spec.type, diagnostics_)) break;
-          type_at = option.value;
-        } else {
-          options.push_back(option);
-        }
-      }
-      if (const Node* given = entry.value.find("type"); given != nullptr && spec.type.empty()) continue;
-      if (spec.type.empty()) spec.type = entry.key;
-      if (components_.backend(spec.type) == nullptr) {
-        diagnostics_.error(type_at, "UNKNOWN_BACKEND", "there is no backend type '" + spec.type + "'",
-                           config::suggest(spec.type, backend_types()));
-        continue;
-      }
-      spec.options = Node::make_map(std::move(options), entry.value);
-      if (const BackendType* type = components_.backend(spec.type); type->validate)
-        type->validate(spec.options, diagnostics_);
-      file_.backends.push_back(std::move(spec));
+      // What is wrong with an entry is told here; a namespace that refers to it is not wrong for that.
+      file_.backends.push_back({entry.key, {}, Node::make_map({}, entry.value), entry.key_position});
+      if (entry.value.broken()) continue;
+      parse_backend(entry, file_.backends.back());
     }
   }
 
-  void parse_namespace(const Node& node) {
-    if (!config::expect_map(node, "a namespace", diagnostics_)) return;
-    NamespaceSpec spec;
-    spec.position = node.position();
+  void parse_backend(const Entry& entry, BackendSpec& spec) {
+    Node type_at = entry.value;
+    std::string type_name = entry.key;
+    if (entry.value.is_scalar()) {  // `main: kafka`
+      if (!reference().parse(entry.value, type_name, diagnostics_)) return;
+    } else if (!entry.value.is_null() && !config::expect_map(entry.value, "the options of the backend", diagnostics_)) {
+      return;
+    }
+    std::vector<Entry> options;
+    for (const Entry& option : entry.value.entries()) {
+      if (option.key == "type") {
+        if (!reference().parse(option.value, type_name, diagnostics_)) return;
+        type_at = option.value;
+      } else {
+        options.push_back(option);
+      }
+    }
+    const BackendType* type = components_.backend(type_name);
+    if (type == nullptr) {
+      const std::string hint = type_at.substituted() ? std::string() : config::suggest(type_name, backend_types());
+      if (type_at.is_scalar()) {
+        diagnostics_.error(type_at, "UNKNOWN_BACKEND", "there is no backend type " + type_at.display(), hint);
+      } else {
+        diagnostics_.error(entry.key_position, entry.value.path(), "UNKNOWN_BACKEND",
+                           "there is no backend type '" + entry.key + "', and no 'type' says which it is",
+                           config::nearest(type_name, backend_types()) ? hint : "add a type, for example type: kafka");
+      }
+      return;
+    }
+    spec.type = type_name;
+    spec.options = Node::make_map(std::move(options), entry.value);
+    if (type->validate) {
+      type->validate(spec.options, diagnostics_);
+    } else {
+      for (const Entry& option : spec.options.entries()) {
+        diagnostics_.error(option.key_position, option.value.path(), "UNKNOWN_OPTION",
+                           "the backend type " + std::string(type->name) + " takes no options", "remove it");
+      }
+    }
+  }
 
-    std::vector<Entry> own;
-    for (const Entry& entry : node.entries()) {
-      if (namespace_schema().info().find(entry.key) != nullptr) {
-        own.push_back(entry);
-      } else if (owner_of_section(entry.key) == nullptr) {
-        diagnostics_.error(entry.key_position, node.path_of(entry.key), "UNKNOWN_OPTION",
+  void parse_namespace(const Node& given) {
+    if (!config::expect_map(given, "a namespace", diagnostics_)) return;
+    const std::size_t errors = diagnostics_.error_count();
+    NamespaceSpec spec;
+    spec.position = given.position();
+
+    for (const Entry& entry : given.entries()) {
+      if (namespace_schema().info().find(entry.key) == nullptr && owner_of_section(entry.key) == nullptr) {
+        diagnostics_.error(entry.key_position, given.path_of(entry.key), "UNKNOWN_OPTION",
                            "unknown option '" + entry.key.substr(0, 60) + "' in namespace", suggest_key(entry.key));
       }
+    }
+    const Node node = as_meant(given, namespace_keys());
+    std::vector<Entry> own;
+    for (const Entry& entry : node.entries()) {
+      if (namespace_schema().info().find(entry.key) != nullptr) own.push_back(entry);
     }
     const Node own_keys = Node::make_map(std::move(own), node);
     const auto keys = namespace_schema().parse(own_keys, diagnostics_);
@@ -301,8 +389,8 @@ class Parser {
       spec.client_api = keys->client_api;
       spec.state = keys->state.value_or("");
       spec.observability = keys->observability;
-      note_name(spec, *node.entry("name"));
     }
+    if (const Node* name = node.find("name")) note_name(*name);
     if (const Node* state = node.find("state"); state != nullptr && keys) check_backend(*state, spec.state);
     if (const Node* requirements = node.find("requirements")) {
       diagnostics_.error(*requirements, "OPTION_NOT_AVAILABLE",
@@ -317,40 +405,90 @@ class Parser {
           "the pub-sub pattern means client_api pubsub, but " + std::string(to_string(*spec.client_api)) + " is given",
           "remove one of the two");
     }
-    if (keys) file_.namespaces.push_back(std::move(spec));
+    if (!keys) return;
+    file_.namespaces.push_back(std::move(spec));
+    sound_.push_back(diagnostics_.error_count() == errors);
   }
 
-  void note_name(const NamespaceSpec& spec, const Entry& at) {
-    if (const NamespaceSpec* other = file_.find(spec.name)) {
-      diagnostics_.error(at.value, "DUPLICATE_NAMESPACE",
-                         "there are two namespaces '" + spec.name + "'; the other begins in line " +
-                             std::to_string(other->position.line),
-                         "give each its own name");
-    }
+  void note_name(const Node& name) {
+    if (!name.is_scalar() || name.broken()) return;
+    const auto [other, is_new] = names_.try_emplace(name.text(), name.position().line);
+    if (is_new) return;
+    diagnostics_.error(
+        name, "DUPLICATE_NAMESPACE",
+        "there are two namespaces " + name.display() + "; the other is named in line " + std::to_string(other->second),
+        "give each its own name");
   }
 
   void parse_backend_use(const Node& node, BackendUse& out) {
     out.position = node.position();
+    if (node.broken()) return;
     if (node.is_scalar()) {
       if (node.text() == "multi") return;
       if (reference().parse(node, out.name, diagnostics_)) check_backend(node, out.name);
       return;
     }
     const auto map = backend_schema().parse(node, diagnostics_);
-    if (!map) return;
     std::vector<Entry> connection;
     for (const Entry& entry : node.entries()) {
       if (entry.key == "brokers" || entry.key == "database") connection.push_back(entry);
-      if (entry.key == "type" || entry.key == "name" || entry.key == "queue") {
+      if ((entry.key == "type" || entry.key == "name" || entry.key == "queue") && entry.value.is_scalar() &&
+          !entry.value.broken() &&
+          (map || std::regex_match(entry.value.text().substr(0, kLongName), std::regex(reference().pattern)))) {
         out.name = entry.value.text();
         check_backend(entry.value, out.name);
       }
     }
     out.options = Node::make_map(std::move(connection), node);
+    check_connection(out);
+    if (!map) return;
     out.topic = map->topic.value_or("");
     out.topic_prefix = map->topic_prefix.value_or("");
     out.partitions = map->partitions;
     out.replication = map->replication;
+  }
+
+  // Connection options that stand in a namespace: of the backend's type, and the same wherever that backend is used.
+  void check_connection(const BackendUse& use) {
+    const BackendSpec* declared = file_.backend(use.name);
+    const BackendType* type = components_.backend(declared != nullptr ? declared->type : use.name);
+    if (type == nullptr || use.options.entries().empty()) return;
+    std::vector<Entry> known;
+    for (const Entry& entry : use.options.entries()) {
+      if (type->options == nullptr || type->options->find(entry.key) == nullptr) {
+        diagnostics_.error(
+            entry.key_position, entry.value.path(), "UNKNOWN_OPTION",
+            "'" + entry.key + "' is no connection option of " + std::string(type->name),
+            type->options == nullptr ? "remove it" : config::suggest(entry.key, type->options->known_keys()));
+        continue;
+      }
+      known.push_back(entry);
+      if (const Entry* other = declared != nullptr ? declared->options.entry(entry.key) : nullptr) {
+        diagnostics_.error(entry.key_position, entry.value.path(), "DUPLICATE_OPTION",
+                           "'" + entry.key + "' of the backend '" + use.name +
+                               "' is also given under 'backends:', in line " + std::to_string(other->key_position.line),
+                           "keep it there");
+        continue;
+      }
+      const auto [first, is_new] = connections_.try_emplace({use.name, entry.key}, entry.value);
+      if (is_new || same(first->second, entry.value)) continue;
+      diagnostics_.error(entry.value, "CONTRADICTING_OPTIONS",
+                         "'" + entry.key + "' of the backend '" + use.name + "' is another one in line " +
+                             std::to_string(first->second.position().line),
+                         "a backend has one connection: give two entries under 'backends:' names of their own");
+    }
+    if (!type->validate) return;
+    Diagnostics found;
+    type->validate(Node::make_map(std::move(known), use.options), found);
+    for (const auto& item : found.items()) {
+      if (item.reason != "MISSING_OPTION") diagnostics_.add(item);  // the rest may stand under `backends:`
+    }
+  }
+
+  static bool same(const Node& a, const Node& b) {
+    return a.kind() == b.kind() && a.text() == b.text() && std::ranges::equal(a.items(), b.items(), same) &&
+           std::ranges::equal(a.entries(), b.entries(),
+                              [](const Entry& x, const Entry& y) { return x.key == y.key && same(x.value, y.value); });
   }
 
   void check_backend(const Node& at, const std::string& name) {
@@ -360,7 +498,7 @@ class Parser {
     for (std::string& type : backend_types()) known.push_back(std::move(type));
     diagnostics_.error(at, "UNKNOWN_BACKEND",
                        "there is no backend " + at.display() + ": neither an entry under 'backends:' nor a type",
-                       config::suggest(name, known));
+                       at.substituted() ? "" : config::suggest(name, known));
   }
 
   // ---- patterns ----
@@ -369,6 +507,7 @@ class Parser {
     Node at;              // the name, or the map
     std::string written;  // the name as it stands
     bool enabled = true;
+    bool guessed = false;  // the name is misspelt, and this is what it most likely means
     std::vector<Entry> options;
     std::optional<Node> stands_at;  // where options that are missing are reported
   };
@@ -410,9 +549,16 @@ class Parser {
       const PatternType* type = components_.pattern(syntax != nullptr ? syntax->name : std::string_view(entry.written));
       if (syntax == nullptr && type == nullptr) {
         complete = false;
-        diagnostics_.error(entry.at, "UNKNOWN_PATTERN", "there is no pattern '" + entry.written.substr(0, 60) + "'",
-                           config::suggest(entry.written, pattern_names()));
-        continue;
+        const bool shown = !entry.at.substituted();
+        diagnostics_.error(entry.at, "UNKNOWN_PATTERN", "there is no pattern " + entry.at.display(),
+                           shown ? config::suggest(entry.written, pattern_names()) : "");
+        const auto meant = shown ? config::nearest(entry.written, pattern_names()) : std::nullopt;
+        syntax = meant ? find_syntax(*meant) : nullptr;
+        if (syntax == nullptr ||
+            std::ranges::find(seen, syntax, &std::pair<const PatternSyntax*, int>::first) != seen.end())
+          continue;
+        entry.guessed = true;
+        type = components_.pattern(syntax->name);  // its options are checked as what it most likely is
       }
       const std::string name(syntax != nullptr ? syntax->name : std::string_view(entry.written));
       const auto twice = std::ranges::find(seen, syntax, &std::pair<const PatternSyntax*, int>::first);
@@ -444,10 +590,13 @@ class Parser {
       if (owner == nullptr ||
           std::ranges::find(seen, owner, &std::pair<const PatternSyntax*, int>::first) != seen.end())
         continue;
+      std::string hint = "add " + std::string(owner->name) + " to the patterns, or remove the section";
+      if (entry.key == "cleanup" && spec.has_pattern("outbox"))
+        hint = "what becomes of the outbox's rows stands under publisher.cleanup";
       diagnostics_.error(entry.key_position, node.path_of(entry.key), "SECTION_WITHOUT_PATTERN",
                          "'" + entry.key + "' belongs to the pattern " + std::string(owner->name) +
                              ", which this namespace does not have",
-                         "add " + std::string(owner->name) + " to the patterns, or remove the section");
+                         hint);
     }
   }
 
@@ -455,6 +604,7 @@ class Parser {
   bool take_entry(const Node& item, std::vector<PatternEntry>& out) {
     PatternEntry entry;
     entry.at = item;
+    if (item.broken()) return false;
     if (item.is_scalar()) {
       entry.written = item.text();
       out.push_back(std::move(entry));
@@ -467,10 +617,24 @@ class Parser {
     }
     const Node* type = item.find("type");
     if (type == nullptr) {
+      std::string hint = "type: claim-check, or another pattern";
+      for (const Entry& option : item.entries()) {
+        if (find_syntax(option.key) != nullptr || owner_of_section(option.key) != nullptr) {
+          const PatternSyntax* named = find_syntax(option.key);
+          if (named == nullptr) named = owner_of_section(option.key);
+          hint = "write '- type: " + std::string(named->name) + "' with the options beside it";
+        } else if (option.value.is_scalar() && find_syntax(option.value.text()) != nullptr) {
+          hint = "write 'type' in place of '" + option.key.substr(0, 40) + "'";
+        } else {
+          continue;
+        }
+        break;
+      }
       diagnostics_.error(item.position(), item.path_of("type"), "MISSING_OPTION", "'type' is missing in this pattern",
-                         "type: claim-check, or another pattern");
+                         hint);
       return false;
     }
+    if (type->broken()) return false;
     if (!type->is_scalar()) {
       diagnostics_.error(*type, "WRONG_TYPE", "expected the name of a pattern, but this is " + type->display());
       return false;
@@ -503,7 +667,7 @@ class Parser {
       return;
     }
     diagnostics_.error(option.key_position, option.value.path(), "DUPLICATE_OPTION",
-                       "'" + option.key + "' of the pattern " + entry.written + " is also given in line " +
+                       "'" + option.key + "' of the pattern " + entry.at.display() + " is also given in line " +
                            std::to_string(present->key_position.line),
                        "keep one of them");
   }
@@ -535,7 +699,7 @@ class Parser {
       return;
     }
     if (type == nullptr) {
-      if (entry.enabled) {
+      if (entry.enabled && !entry.guessed) {
         diagnostics_.error(entry.at, "PATTERN_NOT_AVAILABLE",
                            "the pattern '" + name + "' is not available in this version of Prism",
                            "remove it, or set enabled: false; available are " + available());
@@ -575,28 +739,47 @@ class Parser {
     return out + std::string(kPubSub);
   }
 
-  static std::string suggest_key(std::string_view key) {
+  static std::vector<std::string> namespace_keys() {
     std::vector<std::string> known = namespace_schema().info().known_keys();
-    const std::vector<std::string> own = known;
     for (const PatternSyntax& syntax : kPatterns) {
       known.emplace_back(syntax.section);
       for (const std::string_view section : syntax.own_sections) {
         if (!section.empty()) known.emplace_back(section);
       }
     }
+    return known;
+  }
+
+  std::string suggest_key(const std::string& key) const {
+    const std::vector<std::string> known = namespace_keys();
     if (config::nearest(key, known)) return config::suggest(key, known);
-    return config::suggest(key, own) + ", and the patterns' sections";
+    // An option in the wrong place: say where it belongs.
+    for (const PatternType& type : components_.patterns) {
+      const PatternSyntax* syntax = find_syntax(type.info.name);
+      if (type.options != nullptr && syntax != nullptr && type.options->find(key) != nullptr) {
+        return "it is an option of " + std::string(type.info.name) + ": put it under '" + std::string(syntax->section) +
+               ":'";
+      }
+    }
+    if (backend_schema().info().find(key) != nullptr) return "it stands under 'backend:'";
+    if (observability_schema().info().find(key) != nullptr) return "it stands under 'observability:'";
+    if (file_schema().info().find(key) != nullptr) return "it stands at the beginning of a line, beside 'namespaces:'";
+    return config::suggest(key, namespace_schema().info().known_keys()) + ", and the patterns' sections";
   }
 
   const Components& components_;
   FileSpec& file_;
   Diagnostics& diagnostics_;
+  std::vector<bool> sound_;                                          // as file_.namespaces: its values are right
+  std::map<std::string, int> names_;                                 // of namespaces, with their lines
+  std::map<std::pair<std::string, std::string>, Node> connections_;  // by backend and option, as a namespace gives them
 };
 
 }  // namespace
 
-ParsedFile parse_text(std::string_view text, const Components& components, const config::LoadOptions& options) {
+ParsedFile parse_text(std::string_view text, const Components& components, config::LoadOptions options) {
   ParsedFile out;
+  options.keep_going = true;
   if (const auto root = config::load_text(text, options, out.diagnostics)) {
     Parser(components, out.file, out.diagnostics).parse(*root);
   }
@@ -605,6 +788,7 @@ ParsedFile parse_text(std::string_view text, const Components& components, const
 
 ParsedFile parse_file(const std::string& path, const Components& components, config::LoadOptions options) {
   ParsedFile out;
+  options.keep_going = true;
   if (const auto root = config::load_file(path, std::move(options), out.diagnostics)) {
     Parser(components, out.file, out.diagnostics).parse(*root);
   }

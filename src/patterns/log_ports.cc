@@ -22,10 +22,97 @@ std::string reference_body(const Message& message) {
   return body.dump(-1, ' ', false, nlohmann::ordered_json::error_handler_t::replace);
 }
 
+// The spans of one append: one for the messages that belong to the request's trace, and one for each that came with a
+// trace of its own.
+class ProduceSpans {
+ public:
+  ProduceSpans(const Context& context, const Engine& engine, const std::string& topic)
+      : context_(context), engine_(engine), topic_(topic) {}
+
+  // Puts the trace into the record's headers: of its span, else as it came.
+  void add(const Message& message, Record& record) {
+    const std::size_t at = added_++;
+    if (const std::string* given = message.attribute("traceparent")) {
+      const auto trace = trace_of(message);
+      trace::Span span = trace ? resume_span(*trace, engine_, "produce", trace::Kind::producer) : trace::Span();
+      if (!span) {
+        record.headers.emplace_back("traceparent", Bytes(*given));
+        if (const auto* state = message.attribute("tracestate"))
+          record.headers.emplace_back("tracestate", Bytes(*state));
+        return;
+      }
+      describe(span);
+      span.set("messaging.message.id", record.id);
+      span.set("messaging.message.body.size", record.body.size());
+      put(span.trace_or(*trace), record);
+      own_.emplace_back(at, std::move(span));
+      return;
+    }
+    if (!context_.trace().valid()) return;
+    if (of_request_ == 0) {
+      shared_ = begin_span(context_, engine_, "produce", trace::Kind::producer);
+      describe(shared_);
+      headers_of(shared_.trace_or(context_.trace()));
+      first_ = at;
+      if (shared_) shared_.set("messaging.message.id", record.id);
+    }
+    ++of_request_;
+    record.headers.emplace_back("traceparent", traceparent_);
+    if (!tracestate_.empty()) record.headers.emplace_back("tracestate", tracestate_);
+  }
+
+  void end(const Batch<Result<Appended>>& appended) {
+    for (auto& [at, span] : own_) {
+      note(span, appended[at]);
+      span.end();
+    }
+    if (!shared_) return;
+    if (of_request_ > 1) shared_.set("messaging.batch.message_count", of_request_);
+    for (const auto& result : appended) {
+      if (!result) shared_.fail(result.error());
+    }
+    if (appended[first_]) note(shared_, appended[first_]);
+    shared_.end();
+  }
+
+ private:
+  void describe(trace::Span& span) const {
+    span.set("messaging.system", engine_.system);
+    span.set("messaging.operation.name", "produce");
+    span.set("messaging.operation.type", "send");
+    span.set("messaging.destination.name", topic_);
+  }
+  static void note(trace::Span& span, const Result<Appended>& result) {
+    if (!result) return span.fail(result.error());
+    if (result->at.parts().empty()) return;
+    const auto& part = result->at.parts().front();
+    span.set("messaging.destination.partition.id", std::to_string(part.partition));
+    span.set("messaging.kafka.offset", static_cast<std::int64_t>(part.offset));
+  }
+  static void put(const TraceContext& trace, Record& record) {
+    record.headers.emplace_back("traceparent", Bytes(trace.traceparent()));
+    if (!trace.tracestate.empty()) record.headers.emplace_back("tracestate", Bytes(std::string(trace.tracestate)));
+  }
+  void headers_of(const TraceContext& trace) {
+    traceparent_ = Bytes(trace.traceparent());
+    tracestate_ = Bytes(std::string(trace.tracestate));
+  }
+
+  const Context& context_;
+  const Engine& engine_;
+  const std::string& topic_;
+  std::size_t added_ = 0;
+  std::size_t of_request_ = 0;  // messages without a trace of their own
+  std::size_t first_ = 0;       // the first of them
+  trace::Span shared_;
+  Bytes traceparent_, tracestate_;
+  std::vector<std::pair<std::size_t, trace::Span>> own_;
+};
+
 class LogPublisher final : public Publisher {
  public:
-  LogPublisher(std::shared_ptr<EventLog> log, std::shared_ptr<Topics> topics)
-      : log_(std::move(log)), topics_(std::move(topics)) {}
+  LogPublisher(std::shared_ptr<EventLog> log, std::shared_ptr<Topics> topics, Engine engine)
+      : log_(std::move(log)), topics_(std::move(topics)), engine_(std::move(engine)) {}
 
   Task<Batch<Result<Appended>>> publish(Context context, Batch<Message> messages) override {
     Batch<Result<Appended>> results;
@@ -59,7 +146,7 @@ class LogPublisher final : public Publisher {
     records.reserve(to - from);
     std::vector<std::size_t> index;  // results that wait for the append
     std::vector<std::string> keys;   // of the records
-    const Bytes traceparent = context.trace().valid() ? Bytes(context.trace().traceparent()) : Bytes();
+    ProduceSpans spans(context, engine_, topic);
     for (std::size_t i = from; i < to; ++i) {
       Message& message = messages[i];
       if (auto error = failed.check(message.key)) {
@@ -89,18 +176,17 @@ class LogPublisher final : public Publisher {
       keys.push_back(message.key);
       record.key = std::move(message.key);
       record.headers = std::move(message.headers);
-      bool traced = false;
+      spans.add(message, record);
       for (const auto& [name, value] : message.attributes) {
-        traced = traced || name == "traceparent";
-        record.headers.emplace_back(name == "traceparent" ? name : header_of_attribute(name), Bytes(value));
+        if (!is_trace_header(name)) record.headers.emplace_back(header_of_attribute(name), Bytes(value));
       }
-      if (!traced && !traceparent.empty()) record.headers.emplace_back("traceparent", traceparent);
       records.push_back(std::move(record));
       index.push_back(results.size());
       results.emplace_back();
     }
     if (records.empty()) co_return;
     auto appended = co_await log_->append(context, topic, std::move(records));
+    spans.end(appended);
     for (std::size_t i = 0; i < index.size(); ++i) {
       if (!appended[i]) failed.add(keys[i]);
       results[index[i]] = std::move(appended[i]);
@@ -109,6 +195,7 @@ class LogPublisher final : public Publisher {
 
   std::shared_ptr<EventLog> log_;
   std::shared_ptr<Topics> topics_;
+  const Engine engine_;
 };
 
 class LogSubscription final : public Subscription {
@@ -133,7 +220,7 @@ class LogSubscription final : public Subscription {
       message.payload = Payload(std::move(delivery.record.body));
       message.headers.reserve(delivery.record.headers.size());
       for (auto& [name, value] : delivery.record.headers) {
-        if (name == "traceparent") {
+        if (is_trace_header(name)) {
           message.attributes.emplace_back(std::move(name), value.str());
         } else if (auto attribute = attribute_of_header(name)) {
           message.attributes.emplace_back(std::move(*attribute), value.str());
@@ -199,16 +286,34 @@ std::optional<std::string> attribute_of_header(std::string_view header) {
 }
 
 std::size_t record_bytes(const Message& message, std::size_t body) {
-  constexpr std::size_t kEach = 16;          // the encoding of one header
-  constexpr std::size_t kTraceparent = 128;  // added on the way to the log
+  constexpr std::size_t kEach = 16;                                   // the encoding of one header
+  constexpr std::size_t kTrace = 128 + TraceContext::kMaxStateBytes;  // added on the way to the log
   std::size_t headers = 0;
   for (const auto& [name, value] : message.headers) headers += name.size() + value.size() + kEach;
-  std::size_t bytes = message.id.size() + message.key.size() + body + headers + kTraceparent;
+  std::size_t bytes = message.id.size() + message.key.size() + body + headers + kTrace;
   for (const auto& [name, value] : message.attributes)
     bytes += kReservedPrefix.size() + name.size() + value.size() + kEach;
   // The body of a checked-in message repeats its metadata, with JSON's escapes: at most six bytes for one.
   if (is_checked_in(message)) bytes += 6 * headers + kRecordOverhead;
   return bytes;
+}
+
+std::optional<TraceContext> trace_of(const Message& message) {
+  const std::string* const parent = message.attribute("traceparent");
+  if (parent == nullptr) return std::nullopt;
+  const std::string* const state = message.attribute("tracestate");
+  return TraceContext::parse(*parent, state != nullptr ? std::string_view(*state) : std::string_view());
+}
+
+void set_trace(Message& message, const TraceContext& trace) {
+  if (!trace.valid()) return;
+  message.set_attribute("traceparent", trace.traceparent());
+  if (!trace.tracestate.empty() || message.attribute("tracestate") != nullptr)
+    message.set_attribute("tracestate", trace.tracestate);
+}
+
+void drop_trace(Message& message) {
+  std::erase_if(message.attributes, [](const auto& attribute) { return is_trace_header(attribute.first); });
 }
 
 std::optional<Error> FailedKeys::check(const std::string& key) const {
@@ -226,8 +331,9 @@ std::size_t max_payload_bytes(const LogFeatures& features) {
   return features.max_record_bytes - std::min(features.max_record_bytes, kRecordOverhead);
 }
 
-std::unique_ptr<Publisher> make_log_publisher(std::shared_ptr<EventLog> log, std::shared_ptr<Topics> topics) {
-  return std::make_unique<LogPublisher>(std::move(log), std::move(topics));
+std::unique_ptr<Publisher> make_log_publisher(std::shared_ptr<EventLog> log, std::shared_ptr<Topics> topics,
+                                              Engine engine) {
+  return std::make_unique<LogPublisher>(std::move(log), std::move(topics), std::move(engine));
 }
 std::unique_ptr<Subscriber> make_log_subscriber(std::shared_ptr<EventLog> log, std::shared_ptr<Topics> topics,
                                                 std::vector<std::string> declared) {

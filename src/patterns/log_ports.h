@@ -2,8 +2,8 @@
 //
 // What a record looks like: the application's payload is the record's body, untouched, and its metadata are headers;
 // what Prism adds are headers "prism-*" (attribute claim_check_id is header prism-claim-check-id) and W3C's
-// traceparent. A checked-in payload leaves a small JSON object with the reference as the body, so that any reader of
-// the log understands it.
+// traceparent and tracestate. A checked-in payload leaves a small JSON object with the reference as the body, so that
+// any reader of the log understands it.
 #pragma once
 
 #include <memory>
@@ -12,6 +12,7 @@
 #include <string_view>
 #include <unordered_set>
 
+#include "capabilities/traced.h"
 #include "patterns/assembly.h"
 #include "patterns/pattern.h"
 
@@ -26,9 +27,20 @@ std::optional<std::string> attribute_of_header(std::string_view header);
 // What a record of this log can hold as a payload, beside its id, key and headers.
 std::size_t max_payload_bytes(const LogFeatures& features);
 
-std::unique_ptr<Publisher> make_log_publisher(std::shared_ptr<EventLog> log, std::shared_ptr<Topics> topics);
+// Records carry the trace of their message: the one that it came with, else that of the request; it goes on below the
+// span `<engine>.produce`.
+std::unique_ptr<Publisher> make_log_publisher(std::shared_ptr<EventLog> log, std::shared_ptr<Topics> topics,
+                                              Engine engine = {.system = "log", .backend = "log", .twin = {}});
 std::unique_ptr<Subscriber> make_log_subscriber(std::shared_ptr<EventLog> log, std::shared_ptr<Topics> topics,
                                                 std::vector<std::string> declared_groups);
+
+// W3C's headers, which are attributes of the same names on a message.
+inline bool is_trace_header(std::string_view name) noexcept { return name == "traceparent" || name == "tracestate"; }
+// The trace that a message came with; none: nobody traces it, or the header is not valid.
+std::optional<TraceContext> trace_of(const Message& message);
+// Sets or replaces it; a context that is not valid changes nothing.
+void set_trace(Message& message, const TraceContext& trace);
+void drop_trace(Message& message);  // the request's own goes on
 
 // What the message takes of TopicInfo::max_record_bytes, an inline payload of `body` bytes included.
 std::size_t record_bytes(const Message& message, std::size_t body);

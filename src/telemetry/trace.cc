@@ -101,8 +101,8 @@ void Span::begin_at(Clock::time_point when) {
 void Span::end_at(Clock::time_point when) {
   if (!state_) return;
   const auto state = std::exchange(state_, nullptr);
-  state->ended = state->begun +
-                 std::chrono::duration_cast<Wall::duration>(std::max(when - state->steady, Clock::duration::zero()));
+  state->begun = wall_of(state->steady);
+  state->ended = wall_of(std::max(when, state->steady));
   // After the Tracer's end nothing is recorded: a request that outlived it is a mistake of the program.
   if (Tracer* const tracer = current.load(std::memory_order_acquire)) tracer->sink_.take(std::move(*state));
 }

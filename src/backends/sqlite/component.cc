@@ -4,7 +4,9 @@
 #include "backends/sqlite/event_log.h"
 #include "backends/sqlite/key_value_store.h"
 #include "backends/sqlite/lease.h"
+#include "backends/sqlite/server_options.h"
 #include "backends/sqlite/sql_database.h"
+#include "backends/sqlite/survival.h"
 #include "capabilities/backend.h"
 #include "config/schema.h"
 
@@ -46,6 +48,7 @@ class FileBackend final : public Backend {
   std::shared_ptr<KeyValueStore> key_value() override { return key_value_; }
   std::shared_ptr<SqlDatabase> sql() override { return sql_; }
   std::shared_ptr<Lease> lease() override { return lease_; }
+  std::string_view embedded() const override { return "sqlite"; }
   std::string describe() const override { return "SQLite (" + engine_->path() + "), one copy, synced to disk"; }
   Task<void> close(Context context) override {
     if (event_log_ != nullptr) co_await event_log_->close(context);
@@ -81,7 +84,8 @@ Task<Result<std::unique_ptr<Backend>>> connect(Context context, Runtime& runtime
   co_return co_await FileBackend::open(std::move(context), runtime, connection.path, kAll);
 }
 
-BackendType twin(std::string_view name, std::vector<std::string_view> aliases, std::string_view summary, Shows shows) {
+BackendType twin(std::string_view name, std::vector<std::string_view> aliases, std::string_view summary, Shows shows,
+                 std::optional<LogLimits> limits) {
   std::vector<std::string_view> capabilities;
   if (shows.event_log) capabilities.emplace_back("event-log");
   if (shows.key_value) capabilities.emplace_back("key-value-store");
@@ -92,13 +96,15 @@ BackendType twin(std::string_view name, std::vector<std::string_view> aliases, s
       .aliases = std::move(aliases),
       .capabilities = std::move(capabilities),
       .summary = summary,
-      .validate = nullptr,
-      .options = nullptr,
+      .log = limits,
+      .validate = name == "sqlite" ? connection_schema().validator() : server_options(name).validate,
+      .options = name == "sqlite" ? connection_schema().shared_info() : server_options(name).info,
       .connect = nullptr,
       .embed =
           [shows](Context context, Runtime& runtime, std::string backend, std::string directory) {
             return FileBackend::open(std::move(context), runtime, directory + "/" + backend + ".db", shows);
           },
+      .survival = [name](const Deployment& deployment) { return survival(name, deployment); },
   };
 }
 
@@ -107,14 +113,16 @@ BackendType twin(std::string_view name, std::vector<std::string_view> aliases, s
 std::vector<BackendType> backend_types() {
   std::vector<BackendType> types;
   types.push_back(
-      twin("sqlite", {}, "logs, keys, tables and leases in one file; the embedded twin of the engines below", kAll));
-  types.back().validate = connection_schema().validator();
-  types.back().options = connection_schema().shared_info();
+      twin("sqlite", {}, "logs, keys, tables and leases in one file; the embedded twin of the engines below", kAll,
+           LogLimits{.max_record_bytes = EventLogOptions().max_record_bytes, .retention = {}, .setting = {}}));
   types.back().connect = connect;
-  types.push_back(twin("kafka", {"redpanda"}, "Apache Kafka", {.event_log = true}));
-  types.push_back(twin("nats", {"nats-jetstream"}, "NATS JetStream", {.event_log = true, .lease = true}));
-  types.push_back(twin("postgres", {"postgresql"}, "PostgreSQL", {.key_value = true, .sql = true, .lease = true}));
-  types.push_back(twin("redis", {"valkey"}, "Redis", {.event_log = true, .key_value = true, .lease = true}));
+  types.push_back(twin(
+      "kafka", {"redpanda"}, "Apache Kafka", {.event_log = true},
+      LogLimits{.max_record_bytes = 1'048'588, .retention = std::chrono::hours(168), .setting = "message.max.bytes"}));
+  types.push_back(twin("nats", {"nats-jetstream"}, "NATS JetStream", {.event_log = true, .lease = true},
+                       LogLimits{.max_record_bytes = 1U << 20, .retention = {}, .setting = "max_payload"}));
+  types.push_back(twin("postgres", {"postgresql"}, "PostgreSQL", {.key_value = true, .sql = true, .lease = true}, {}));
+  types.push_back(twin("redis", {"valkey"}, "Redis", {.event_log = true, .key_value = true, .lease = true}, {}));
   return types;
 }
 

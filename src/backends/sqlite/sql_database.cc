@@ -92,7 +92,8 @@ class StatementsOp final : public WriteOp {
   enum class Mode : std::uint8_t { each, together };
   struct Outcomes {
     Batch<Result<SqlRows>> results;
-    std::uint64_t number = 0;  // together: of this write
+    std::uint64_t number = 0;               // together: of this write
+    Clock::time_point begun{}, executed{};  // together
   };
 
   StatementsOp(EventLoop* loop, Clock::time_point deadline, Mode mode, Batch<Statement> statements,
@@ -147,6 +148,7 @@ class StatementsOp final : public WriteOp {
     return {};
   }
   Result<void> execute_together(Connection& connection) {
+    out_.begun = Clock::now();
     for (std::size_t i = 0; i < statements_.size(); ++i) {
       auto rows = run_statement(connection, statements_[i], SIZE_MAX, false, &changed_);
       if (!rows) return fail(at_statement(too_slow(std::move(rows).error()), i));
@@ -157,6 +159,7 @@ class StatementsOp final : public WriteOp {
     } else {
       PRISM_TRY(out_.number, take_numbers(connection, 1));
     }
+    out_.executed = Clock::now();
     return {};
   }
 
@@ -401,7 +404,8 @@ class Database final : public SqlDatabase {
   Task<Result<Committed>> atomically(Context context, Batch<Statement> statements) override {
     if (context.stopped()) co_return std::unexpected(context.over(false));
     PRISM_CO_TRY(auto done, co_await write(std::move(context), StatementsOp::Mode::together, std::move(statements)));
-    Committed committed{.results = {}, .position = position_of(*engine_, done.number)};
+    Committed committed{
+        .results = {}, .position = position_of(*engine_, done.number), .begun = done.begun, .executed = done.executed};
     committed.results.reserve(done.results.size());
     for (auto& rows : done.results) committed.results.push_back(std::move(*rows));
     co_return committed;
