@@ -98,7 +98,7 @@ def test_a_live_subscriber_is_told_and_the_end_takes_seconds() -> None:
 
         waiting = threading.Thread(target=wait_for_more)
         waiting.start()
-        process, begun = server._process, time.monotonic()
+        process, begun = server.process, time.monotonic()
         assert process is not None
         process.terminate()
         assert process.wait(15) == 0
@@ -109,7 +109,7 @@ def test_a_live_subscriber_is_told_and_the_end_takes_seconds() -> None:
 
 def test_a_second_signal_ends_it_at_once() -> None:
     with PrismTestServer(CONFIG) as server:
-        process = server._process
+        process = server.process
         assert process is not None
         channel = grpc.insecure_channel(server.address)
         hanging = channel.stream_unary("/prism.pubsub.v1.PubSubService/PublishPayload")

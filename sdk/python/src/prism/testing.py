@@ -146,9 +146,16 @@ class PrismTestServer:
             raise
 
     @property
+    def process(self) -> subprocess.Popen[bytes]:
+        """The server's process."""
+        process = self._child.process
+        assert process is not None, "the server is stopped"
+        return process
+
+    @property
     def pid(self) -> int:
         """Process id of the server."""
-        return self._running().pid
+        return self.process.pid
 
     @property
     def data(self) -> pathlib.Path:
@@ -185,18 +192,18 @@ class PrismTestServer:
     def kill(self) -> None:
         """SIGKILL: the server ends with no chance to tidy up. `restart` starts it again."""
         with self._life:
-            self._running().kill()
+            self.process.kill()
             self._join(10)
 
     def pause(self) -> None:
         """SIGSTOP: the server stands still; its connections stay open."""
         with self._life:
-            self._running().send_signal(signal.SIGSTOP)
+            self.process.send_signal(signal.SIGSTOP)
 
     def resume(self) -> None:
         """SIGCONT: it goes on."""
         with self._life:
-            self._running().send_signal(signal.SIGCONT)
+            self.process.send_signal(signal.SIGCONT)
 
     def restart(self) -> None:
         """Stops the server, if it runs, and starts it on the same data and the same addresses, so that clients find it again.
@@ -266,13 +273,8 @@ class PrismTestServer:
     def _tail(self) -> str:
         return "\n".join(self.log().splitlines()[-40:])
 
-    def _running(self) -> subprocess.Popen[bytes]:
-        process = self._child.process
-        assert process is not None, "the server is stopped"
-        return process
-
     def _join(self, timeout: float) -> None:
-        self._running().wait(timeout)
+        self.process.wait(timeout)
         self._child.process = None
 
     def _terminate(self) -> None:
