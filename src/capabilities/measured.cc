@@ -373,7 +373,7 @@ class MeasuredLease final : public Lease {
 
 template <class Decorator, class T>
 std::shared_ptr<T> decorate(std::shared_ptr<T> inner, const BackendUser& user) {
-  if (inner == nullptr) return nullptr;
+  if (inner == nullptr || user.metrics == nullptr) return inner;
   return std::make_shared<Decorator>(std::move(inner), user);
 }
 

@@ -26,7 +26,7 @@ struct BackendUser {
   std::string step;            // "outbox"; "log": the end of the chain
 };
 
-// As the decorated one, and thread-safe as it is. Null stays null.
+// As the decorated one, and thread-safe as it is. Null stays null. Without metrics nothing is measured.
 std::shared_ptr<EventLog> measured(std::shared_ptr<EventLog> log, const BackendUser& user);
 std::shared_ptr<KeyValueStore> measured(std::shared_ptr<KeyValueStore> store, const BackendUser& user);
 std::shared_ptr<ObjectStore> measured(std::shared_ptr<ObjectStore> store, const BackendUser& user);

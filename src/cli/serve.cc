@@ -285,7 +285,8 @@ Exit serve(const Options& options) {
       {.data_dir = data_dir,
        .embedded = options.embedded,
        .holder = holder,
-       .lease_ttl = std::chrono::duration_cast<Clock::duration>(std::chrono::duration<double>(options.lease))}));
+       .lease_ttl = std::chrono::duration_cast<Clock::duration>(std::chrono::duration<double>(options.lease)),
+       .measured = telemetry.metrics}));
   if (!registry) return refuse(std::move(registry).error());
   const auto close_registry = [&] {
     (*admin)->detach();
@@ -294,8 +295,10 @@ Exit serve(const Options& options) {
 
   const RegistryRouter router(**registry);
   api::Sessions sessions;
-  PrometheusCallMetrics call_metrics(metrics);
-  auto server = api::Server::start({.address = grpc_address->text()}, router, sessions, call_metrics, runtime);
+  const auto call_metrics = telemetry.metrics
+                                ? std::unique_ptr<api::CallMetrics>(std::make_unique<PrometheusCallMetrics>(metrics))
+                                : std::make_unique<NoCallMetrics>();
+  auto server = api::Server::start({.address = grpc_address->text()}, router, sessions, *call_metrics, runtime);
   if (!server) {
     close_registry();
     return refuse(std::move(server).error());

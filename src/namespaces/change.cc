@@ -234,6 +234,7 @@ OptionValues options_of(const telemetry::Spec& spec) {
   OptionValues out;
   const Flatten flatten(out);
   const auto number = [](const auto& value) { return std::to_string(value); };
+  flatten.put("metrics", spec.metrics ? "true" : "false");
   const telemetry::TraceSpec& traces = spec.traces;
   if (spec.service_name) flatten.put("service_name", *spec.service_name);
   for (const auto& [name, value] : spec.resource) flatten.put("resource." + name, value);

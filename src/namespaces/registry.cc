@@ -321,7 +321,8 @@ class Assembling final : public Assembly {
         connecting_(connecting),
         taken_(taken),
         ns_(ns),
-        pattern_metrics_(registry.metrics_, ns.name(), ns.spec().observability.pattern_metrics),
+        pattern_metrics_(registry.metrics_, ns.name(),
+                         ns.spec().observability.pattern_metrics && registry.options_.measured),
         pending_(std::make_shared<PendingReferences>()) {}
 
   Task<Result<void>> run(Context context) {
@@ -355,7 +356,8 @@ class Assembling final : public Assembly {
     Ports ports{.publish = make_log_publisher(ns_.log_, ns_.topics_, engine(ns_.log_backend_)),
                 .subscribe = make_log_subscriber(ns_.log_, ns_.topics_, consumer_groups())};
     const ChainMetrics chain(registry_.metrics_, ns_.name(), ns_.spec_.observability.pattern_metrics);
-    if (!ns_.patterns_.empty()) ports.publish = chain.step(std::move(ports.publish), 0, {});
+    const bool is_measured = registry_.options_.measured;
+    if (is_measured && !ns_.patterns_.empty()) ports.publish = chain.step(std::move(ports.publish), 0, {});
     for (const auto& type : registry_.components_.patterns) {
       if (type.decode) ports.subscribe = type.decode(std::move(ports.subscribe), *this);
     }
@@ -365,13 +367,15 @@ class Assembling final : public Assembly {
       auto wrapped = co_await (*it)->wrap(context, std::move(ports), *this);
       if (!wrapped) co_return std::unexpected(std::move(wrapped).error().with("pattern", step_));
       ports = std::move(*wrapped);
-      ports.publish = chain.step(std::move(ports.publish), ns_.chain_.size(), step_);
+      if (is_measured) ports.publish = chain.step(std::move(ports.publish), ns_.chain_.size(), step_);
       ns_.chain_.insert(ns_.chain_.begin(), step_);
     }
     for (const auto& pattern : ns_.patterns_) {
       if (pattern->info().encloses) ports.publish = make_enclosing(std::move(ports.publish), pattern->info().name);
     }
-    ns_.ports_ = chain.chain(std::move(ports));
+    // Where there are patterns the log is measured too.
+    const std::size_t steps = ns_.patterns_.empty() ? 0 : ns_.patterns_.size() + 1;
+    ns_.ports_ = is_measured ? chain.chain(std::move(ports), steps) : std::move(ports);
     ns_.measures_ = make_measures(registry_.metrics_);
     co_return {};
   }
@@ -395,7 +399,7 @@ class Assembling final : public Assembly {
     co_return database;
   }
   FindObjectStore object_stores() override {
-    return [backends = registry_.backends_, metrics = &registry_.metrics_](
+    return [backends = registry_.backends_, metrics = metrics_or_null()](
                const std::string& name, const std::string& bucket) -> Result<std::shared_ptr<ObjectStore>> {
       const auto found = backends->find(name);
       if (found == nullptr) {
@@ -455,8 +459,9 @@ class Assembling final : public Assembly {
   }
   BackendUser user(std::string backend, std::string step = {}) const {
     if (!ns_.spec_.observability.pattern_metrics) step.clear();
-    return {&registry_.metrics_, std::move(backend), ns_.name(), std::move(step)};
+    return {metrics_or_null(), std::move(backend), ns_.name(), std::move(step)};
   }
+  Metrics* metrics_or_null() const noexcept { return registry_.options_.measured ? &registry_.metrics_ : nullptr; }
   static std::unexpected<Error> lacks(const OpenBackend& open, std::string_view capability) {
     return fail(Code::failed_precondition, "BACKEND_LACKS_CAPABILITY",
                 "backend \"" + open.name + "\", " + open.backend->describe() + ", is no " + std::string(capability));
@@ -938,10 +943,13 @@ Task<bool> Registry::end_jobs(Context context, std::shared_ptr<Namespace> ns) {
 }
 
 void Registry::begin_jobs(Namespace& ns) {
-  const std::shared_lock lock(mutex_);
+  const auto paused = [&] {
+    const std::shared_lock lock(mutex_);
+    return paused_;
+  }();
   for (auto& job : ns.jobs_to_start_) {
-    const bool paused = paused_.contains(job->info().name);
-    ns.jobs_->add(std::move(job), paused);
+    const bool stays = paused.contains(job->info().name);
+    ns.jobs_->add(std::move(job), stays);
   }
   ns.jobs_to_start_.clear();
 }

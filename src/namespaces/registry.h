@@ -149,6 +149,7 @@ class Registry {
     std::string holder;                                    // names this process in leases; unique
     Clock::duration lease_ttl = std::chrono::seconds(10);  // jobs of a stopped process go to another after this
     Clock::duration handover = std::chrono::seconds(5);    // publishes wait for a replacement at most this long
+    bool measured = true;                                  // false: no metrics of chains, backends and patterns
   };
   // Opens the backends, makes what is missing (tables, topics), builds every chain and starts the jobs. The runtime,
   // the metrics and the components outlive the registry.

@@ -32,15 +32,11 @@ class ProduceSpans {
   // Puts the trace into the record's headers: of its span, else as it came.
   void add(const Message& message, Record& record) {
     const std::size_t at = added_++;
-    if (const std::string* given = message.attribute("traceparent")) {
+    if (message.attribute("traceparent") != nullptr) {
       const auto trace = trace_of(message);
-      trace::Span span = trace ? resume_span(*trace, engine_, "produce", trace::Kind::producer) : trace::Span();
-      if (!span) {
-        record.headers.emplace_back("traceparent", Bytes(*given));
-        if (const auto* state = message.attribute("tracestate"))
-          record.headers.emplace_back("tracestate", Bytes(*state));
-        return;
-      }
+      if (!trace) return;
+      trace::Span span = resume_span(*trace, engine_, "produce", trace::Kind::producer);
+      if (!span) return put(*trace, record);
       describe(span);
       span.set("messaging.message.id", record.id);
       span.set("messaging.message.body.size", record.body.size());
@@ -82,12 +78,12 @@ class ProduceSpans {
     span.set("messaging.operation.type", "send");
     span.set("messaging.destination.name", topic_);
   }
-  static void note(trace::Span& span, const Result<Appended>& result) {
+  void note(trace::Span& span, const Result<Appended>& result) const {
     if (!result) return span.fail(result.error());
     if (result->at.parts().empty()) return;
     const auto& part = result->at.parts().front();
     span.set("messaging.destination.partition.id", std::to_string(part.partition));
-    span.set("messaging.kafka.offset", static_cast<std::int64_t>(part.offset));
+    span.set(engine_.system == "kafka" ? "messaging.kafka.offset" : "prism.offset", part.offset);
   }
   static void put(const TraceContext& trace, Record& record) {
     record.headers.emplace_back("traceparent", Bytes(trace.traceparent()));
@@ -219,15 +215,18 @@ class LogSubscription final : public Subscription {
       message.key = std::move(delivery.record.key);
       message.payload = Payload(std::move(delivery.record.body));
       message.headers.reserve(delivery.record.headers.size());
+      bool traced = false;
       for (auto& [name, value] : delivery.record.headers) {
         if (is_trace_header(name)) {
           message.attributes.emplace_back(std::move(name), value.str());
+          traced = true;
         } else if (auto attribute = attribute_of_header(name)) {
           message.attributes.emplace_back(std::move(*attribute), value.str());
         } else {
           message.headers.emplace_back(std::move(name), std::move(value));
         }
       }
+      if (traced && !trace_of(message)) drop_trace(message);  // another program's, and not valid
       out.push_back(std::move(received));
     }
     co_return out;

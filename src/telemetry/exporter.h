@@ -3,6 +3,7 @@
 
 #include <condition_variable>
 #include <cstdint>
+#include <deque>
 #include <memory>
 #include <mutex>
 #include <string>
@@ -73,7 +74,7 @@ class Batcher final : public Sink {
   MetricCallback queued_;
   std::mutex mutex_;
   std::condition_variable changed_;
-  std::vector<Finished> waiting_;                  // guarded by mutex_
+  std::deque<Finished> waiting_;                   // guarded by mutex_
   bool stopping_ = false;                          // guarded by mutex_
   std::chrono::steady_clock::time_point stop_at_;  // guarded by mutex_
   std::thread thread_;

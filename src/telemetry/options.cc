@@ -278,14 +278,20 @@ std::string TraceSpec::url() const {
 }
 
 const config::Schema<Spec>& schema() {
-  static const auto schema = config::Schema<Spec>("telemetry", "What this process tells of itself: traces and logs.")
-                                 .field(&Spec::service_name, "service_name", config::Text{},
-                                        "Name of the service in traces; prism unless OTEL_SERVICE_NAME says otherwise.")
-                                 .field(&Spec::resource, "resource", config::MapOf{config::Text{}},
-                                        "Further attributes of this process in traces.")
-                                 .example("{deployment.environment.name: production}")
-                                 .field(&Spec::traces, "traces", config::Nested{trace_schema()}, "Export of traces.")
-                                 .field(&Spec::logs, "logs", config::Nested{log_schema()}, "Logs.");
+  static const auto schema =
+      config::Schema<Spec>("telemetry", "What this process tells of itself: traces and logs.")
+          .field(&Spec::service_name, "service_name", config::Text{},
+                 "Name of the service in traces; prism unless OTEL_SERVICE_NAME says otherwise.")
+          .field(&Spec::resource, "resource", config::MapOf{config::Text{}},
+                 "Further attributes of this process in traces.")
+          .example("{deployment.environment.name: production}")
+          .field(
+              &Spec::metrics, "metrics", config::Bool{},
+              "Measure requests, backends, patterns and jobs. With false only the process itself is measured: to see "
+              "what measuring costs.")
+          .default_("true")
+          .field(&Spec::traces, "traces", config::Nested{trace_schema()}, "Export of traces.")
+          .field(&Spec::logs, "logs", config::Nested{log_schema()}, "Logs.");
   return schema;
 }
 

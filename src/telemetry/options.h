@@ -49,6 +49,7 @@ struct LogSpec {
 struct Spec {
   std::optional<std::string> service_name;      // none: "prism"
   std::map<std::string, std::string> resource;  // further attributes of this process in traces
+  bool metrics = true;
   TraceSpec traces;
   LogSpec logs;
 };

@@ -127,6 +127,35 @@ class Words(Tree):
         self.assertEqual(code, 0, output)
 
 
+class LogKeys(Tree):
+    def setUp(self) -> None:
+        super().setUp()
+        self.write("src/telemetry/log.h", 'inline constexpr std::array kKeys = std::to_array<std::string_view>({\n    "topic",\n    "bytes",\n});\n')
+
+    def check(self, *keys: str) -> tuple[int, str]:
+        self.write("docs/reference/logging.md", "| key | meaning |\n|---|---|\n" + "".join(f"| `{key}` | It. |\n" for key in keys))
+        return run("check-log-keys", self.root)
+
+    # proves: M-27
+    def test_this_project_is_good(self) -> None:
+        code, output = run("check-log-keys", ROOT)
+        self.assertEqual(code, 0, output)
+
+    def test_all_listed(self) -> None:
+        self.assertEqual(self.check("bytes", "topic")[0], 0)
+
+    def test_missing(self) -> None:
+        code, output = self.check("topic")
+        self.assertEqual(code, 1)
+        self.assertIn("the key bytes is missing", output)
+
+    def test_too_many(self) -> None:
+        code, output = self.check("topic", "bytes", "words", "topic")
+        self.assertEqual(code, 1)
+        self.assertIn("no line can have the key words", output)
+        self.assertIn("topic stands there twice", output)
+
+
 class Errors(Tree):
     def setUp(self) -> None:
         super().setUp()
