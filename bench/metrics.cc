@@ -118,7 +118,7 @@ int main(int argc, char** argv) {
   auto inner = chain.step(std::make_unique<End>(measured(std::shared_ptr<KeyValueStore>(instant), user)), 0, {});
   auto outbox = chain.step(std::make_unique<Through>(std::move(inner)), 1, "outbox");
   auto claim_check = chain.step(std::make_unique<Through>(std::move(outbox)), 2, "claim-check");
-  const Ports measured_ports = chain.chain({.publish = std::move(claim_check), .subscribe = nullptr});
+  const Ports measured_ports = chain.chain({.publish = std::move(claim_check), .subscribe = nullptr}, 3);
   const auto run = [&](Publisher& publisher) {
     return measure(threads, [&] { run_blocking(publish(&publisher, Context())); });
   };

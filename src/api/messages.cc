@@ -361,6 +361,7 @@ void PublishSet::describe(trace::Span& span) const {
 Task<std::vector<PublishSet::Outcome>> PublishSet::publish(Context context, MeasuredCall& call) {
   std::vector<Outcome> out;
   out.reserve(entries_.size());
+  if (last_route_.publisher != nullptr) call.in(last_route_.namespace_name);
   for (auto& entry : entries_) {
     if (entry.refused) {
       call.refused(entry.refused->reason);

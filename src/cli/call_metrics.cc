@@ -83,7 +83,7 @@ class PrometheusCallMetrics::Calls final : public api::NamespaceCalls {
 PrometheusCallMetrics::PrometheusCallMetrics(Metrics& metrics)
     : families_{
           .duration = metrics.histogram("prism_request_duration_seconds",
-                                        "From the begin of a call to its end; a stream is one call.",
+                                        "From the beginning of a call to its end; a stream is one call.",
                                         {"namespace", "service", "method"}),
           .finished = metrics.counter("prism_requests_total", "Calls that have ended, by gRPC status.",
                                       {"namespace", "service", "method", "code"}),
@@ -92,12 +92,13 @@ PrometheusCallMetrics::PrometheusCallMetrics(Metrics& metrics)
                                     {"namespace", "service", "method", "reason"}),
           .published = metrics.counter("prism_messages_published_total", "Messages that clients published.",
                                        {"namespace", "service", "method"}),
-          .published_bytes = metrics.counter("prism_published_bytes_total", "Bytes of the payloads of these messages.",
+          .published_bytes = metrics.counter("prism_published_bytes_total", "Bytes of payloads that clients published.",
                                              {"namespace", "service", "method"}),
           .delivered = metrics.counter("prism_messages_delivered_total", "Messages sent to clients, repeats included.",
                                        {"namespace", "service", "method"}),
-          .delivered_bytes = metrics.counter("prism_delivered_bytes_total", "Bytes of the payloads of these messages.",
-                                             {"namespace", "service", "method"}),
+          .delivered_bytes =
+              metrics.counter("prism_delivered_bytes_total", "Bytes of payloads sent to clients, repeats included.",
+                              {"namespace", "service", "method"}),
           .refused = metrics.counter("prism_messages_refused_total",
                                      "Messages of batches and streams that were answered with an error, by reason.",
                                      {"namespace", "service", "method", "reason"}),

@@ -219,6 +219,7 @@ std::string format_text(const ordered_json& shown, const std::string& address) {
 
   rows.clear();
   for (const auto& r : shown.at("backends")) {
+    if (number(r, "calls_per_second") == 0 && number(r, "in_flight") == 0) continue;
     rows.push_back({name(r, "backend"), name(r, "operation"), rate_text(number(r, "calls_per_second")),
                     rate_text(number(r, "errors_per_second")), time_text(number(r, "p50_seconds")),
                     time_text(number(r, "p99_seconds")), count_text(number(r, "in_flight"))});
@@ -334,13 +335,18 @@ Profile profile_of(const Change& change, const std::string& ns, const std::vecto
         if (step.step == "log") step.calls = std::max(step.calls, calls);
       }
     }
-    if (parts.empty()) continue;
+    if (parts.empty()) {
+      // Nobody asked the log: what is left is the measuring.
+      if (step.step == "log") step.seconds = 0;
+      continue;
+    }
     // Operations of one request may run side by side: their times are shares of what the step took then.
     const double scale = together > step.seconds && together > 0 ? step.seconds / together : 1;
     for (auto& part : parts) part.seconds *= scale;
     parts.push_back({step.step, "itself", step.seconds - together * scale, step.calls});
     std::ranges::move(parts, std::back_inserter(out.parts));
   }
+  std::erase_if(out.steps, [](const Part& step) { return step.step == "log" && step.seconds == 0; });
   return out;
 }
 
@@ -407,8 +413,7 @@ std::string format_profile(const ordered_json& shown, bool with_patterns) {
 
 Exit refuse(const Error& error, Format format) {
   print_error(error, format);
-  if (error.reason == "NOT_REACHABLE") return Exit::unreachable;
-  return error.reason == "ADDRESS_INVALID" ? Exit::unusable : Exit::failed;
+  return error.reason == "NOT_REACHABLE" ? Exit::unreachable : Exit::failed;
 }
 
 Result<std::vector<std::string>> chain_of(const Options& options) {

@@ -42,18 +42,27 @@ class MeasuredStep final : public Publisher {
 
 class MeasuredPublisher final : public Publisher {
  public:
-  MeasuredPublisher(std::unique_ptr<Publisher> chain, std::shared_ptr<Histogram> duration)
-      : chain_(std::move(chain)), duration_(std::move(duration)) {}
+  // `steps`: how many measured steps there are inside of it; the outermost one's time is the chain's, and is not
+  // taken twice.
+  MeasuredPublisher(std::unique_ptr<Publisher> chain, std::size_t steps, std::shared_ptr<Histogram> duration)
+      : chain_(std::move(chain)), steps_(steps), duration_(std::move(duration)) {}
 
   Task<Batch<Result<Appended>>> publish(Context context, Batch<Message> messages) override {
-    const auto begun = Clock::now();
-    auto results = co_await chain_->publish(context.measured(), std::move(messages));
-    duration_->observe(Clock::now() - begun);
+    const Context inside = context.measured();
+    if (steps_ == 0 || steps_ >= StepTimes::kSteps) {
+      const auto begun = Clock::now();
+      auto results = co_await chain_->publish(inside, std::move(messages));
+      duration_->observe(Clock::now() - begun);
+      co_return results;
+    }
+    auto results = co_await chain_->publish(inside, std::move(messages));
+    duration_->observe(std::chrono::nanoseconds(inside.steps()->below[steps_].load(std::memory_order_relaxed)));
     co_return results;
   }
 
  private:
   std::unique_ptr<Publisher> chain_;
+  const std::size_t steps_;
   std::shared_ptr<Histogram> duration_;
 };
 
@@ -156,13 +165,13 @@ std::unique_ptr<Publisher> ChainMetrics::step(std::unique_ptr<Publisher> step, s
   return std::make_unique<MeasuredStep>(std::move(step), level, std::move(own), std::move(whole));
 }
 
-Ports ChainMetrics::chain(Ports ports) const {
+Ports ChainMetrics::chain(Ports ports, std::size_t steps) const {
   const LabelValues labels{namespace_name_};
   const auto counter = [&](const char* name, const char* help) {
     return metrics_.counter(name, help, {"namespace"}).held(labels);
   };
   ports.publish = std::make_unique<MeasuredPublisher>(
-      std::move(ports.publish),
+      std::move(ports.publish), patterns_ ? steps : 0,
       metrics_
           .histogram("prism_publish_duration_seconds",
                      "How long a namespace's chain took to answer a publish (of one message or a batch): without the "

@@ -21,8 +21,9 @@ class ChainMetrics {
 
   // Around the step at `level`, counted from the inside: 0 is the log at the end, which has no name.
   std::unique_ptr<Publisher> step(std::unique_ptr<Publisher> step, std::size_t level, std::string_view pattern) const;
-  // Around all of it: publishes, subscriptions, deliveries and what becomes of them.
-  Ports chain(Ports ports) const;
+  // Around all of it, `steps` of which are measured (the log included): publishes, subscriptions, deliveries and what
+  // becomes of them.
+  Ports chain(Ports ports, std::size_t steps) const;
 
  private:
   Metrics& metrics_;

@@ -76,7 +76,7 @@ class MetricFamily {
 
 class Metrics {
  public:
-  static constexpr std::size_t kMaxSeries = 1000;  // of one family
+  static constexpr std::size_t kMaxSeries = 10'000;  // of one family
 
   Metrics();
   ~Metrics();

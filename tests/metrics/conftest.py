@@ -30,6 +30,7 @@ def done(scrape: Scrape) -> bool:
         and scrape.value("prism_consumer_lag_messages", namespace="media", group="archive") == 0
         and scrape.value("prism_subscriptions", namespace="plain") == 0
         and scrape.value("prism_job_items_total", namespace="kept", name="outbox/cleanup") == traffic.KEPT
+        and scrape.value("prism_trace_spans_dropped_total", reason="export_failed") > 0
     )
 
 
@@ -38,4 +39,6 @@ def measured() -> Iterator[Measured]:
     with PrismTestServer(traffic.CONFIG) as server:
         before = Scrape.of(server.admin)
         traffic.run(server)
-        yield Measured(server, before, wait_for(server.admin, done))
+        wait_for(server.admin, done)
+        traffic.break_a_table(server)
+        yield Measured(server, before, wait_for(server.admin, lambda s: done(s) and s.value("prism_measure_errors_total", namespace="kept") > 0))

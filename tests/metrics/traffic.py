@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import pathlib
+import sqlite3
 from typing import Any
 
 import grpc
@@ -22,6 +24,7 @@ def outbox(table: str, **publisher: Any) -> dict[str, Any]:
 
 
 CONFIG: dict[str, Any] = {
+    "telemetry": {"traces": {"endpoint": "http://127.0.0.1:9", "delay": "20ms"}},  # nobody listens there: spans are dropped and counted
     "namespaces": [
         {"name": "media", "client_api": "pubsub", "patterns": [outbox("media_outbox"), CLAIM_CHECK], "backend": {"type": "kafka", "partitions": 1}},
         {"name": "kept", "client_api": "pubsub", "patterns": [outbox("kept_outbox", cleanup={"strategy": "delete", "retention": "1s"})], "backend": "kafka"},
@@ -123,3 +126,9 @@ def run(server: PrismTestServer) -> None:
         with client.subscribe("checked", auto_ack=False, timeout=30) as subscriber:
             event = next(subscriber)
             assert event.error and event.error.reason == "PAYLOAD_MISSING", event
+
+
+def break_a_table(server: PrismTestServer) -> None:
+    """What is held there cannot be looked up any more."""
+    with contextlib.closing(sqlite3.connect(pathlib.Path(server.data) / "postgres.db", timeout=30)) as database:
+        database.execute("DROP TABLE kept_outbox")

@@ -320,6 +320,18 @@ TEST_F(SqliteSql, TimesAreInOneForm) {
   EXPECT_EQ(integer("SELECT " + sql.ago("3600000000") + " < " + sql.now()), 1);
   EXPECT_EQ(integer("SELECT datetime(" + sql.ago("3600000000") + ", '+1 hour') <= datetime(" + sql.now() + ")"), 1);
   EXPECT_EQ(text("SELECT substr(" + sql.ago("9000000000000000000") + ", 5, 1)"), "-");
+  for (const std::int64_t at : {0L, 1769862896123456L, -1L, 4102444799999999L}) {
+    const WallTime time{std::chrono::microseconds(at)};
+    EXPECT_EQ(parse_timestamp(timestamp_text(time)), time);
+  }
+  EXPECT_EQ(parse_timestamp("1970-01-01 00:00:01"), WallTime(std::chrono::seconds(1)));
+  EXPECT_EQ(parse_timestamp("1970-01-01 00:00:00.25"), WallTime(std::chrono::milliseconds(250)));
+  for (const char* bad :
+       {"", "1970-01-01", "1970-01-01T00:00:00", "1970-02-30 00:00:00", "1970-01-01 00:00:00.",
+        "1970-01-01 00:00:00.1234567", "1970-01-01 00:00:00,5", "1970-01-01 00:00:00.x", "yesterday, at four"})
+    EXPECT_FALSE(parse_timestamp(bad)) << bad;
+  EXPECT_EQ(integer("SELECT " + sql.age(sql.ago("3600000000")) + " BETWEEN 3600000000 AND 3660000000"), 1);
+  EXPECT_EQ(integer("SELECT " + sql.age("NULL") + " IS NULL"), 1);
 }
 
 // The lanes of rows that stand in files must not change with the program.

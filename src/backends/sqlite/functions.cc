@@ -239,7 +239,7 @@ std::optional<WallTime> parse_timestamp(std::string_view text) {
   int micros = 0;
   if (text.size() > kForm.size()) {
     const auto fraction = text.substr(kForm.size() + 1);
-    if (text[kForm.size()] != '.' || !digits(fraction)) return std::nullopt;
+    if (text[kForm.size()] != '.' || fraction.empty() || !digits(fraction)) return std::nullopt;
     for (std::size_t i = 0; i < 6; ++i) micros = 10 * micros + (i < fraction.size() ? fraction[i] - '0' : 0);
   }
   return WallTime(std::chrono::sys_days(day) + std::chrono::hours(number(11, 2)) + std::chrono::minutes(number(14, 2)) +

@@ -34,8 +34,6 @@ Counted::Counted(const PatternMetrics& metrics)
 }
 
 void Counted::took(const std::vector<Clock::duration>& latencies) {
-  if (latencies.empty()) return;
-  std::vector<double> sample;
   const std::lock_guard lock(mutex_);
   for (const auto latency : latencies) {
     latency_->observe(latency);
@@ -46,7 +44,15 @@ void Counted::took(const std::vector<Clock::duration>& latencies) {
       recent_[next_++ % kRecent] = ms;
     }
   }
-  sample = recent_;
+}
+
+void Counted::show_median() {
+  std::vector<double> sample;
+  {
+    const std::lock_guard lock(mutex_);
+    sample = recent_;
+  }
+  if (sample.empty()) return;
   const auto middle = sample.begin() + static_cast<std::ptrdiff_t>(sample.size() / 2);
   std::ranges::nth_element(sample, middle);
   median_->set(*middle);

@@ -22,6 +22,8 @@ class Counted {
 
   // From the commit of rows to the destination's acknowledgement.
   void took(const std::vector<Clock::duration>& latencies);
+  // Shows the median of the last ones.
+  void show_median();
 
  private:
   static constexpr std::size_t kRecent = 1000;  // the median is of so many

@@ -186,6 +186,7 @@ class Outbox final : public Pattern {
   }
 
   Task<Result<void>> measure(Context context) override {
+    counted_->show_median();
     PRISM_CO_TRY(const auto waiting, co_await database_->query(
                                          std::move(context), select_waiting(options_.table, database_->dialect()), 1));
     const auto& row = waiting.rows.front();
