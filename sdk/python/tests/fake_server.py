@@ -57,6 +57,7 @@ class FakeServer(pubsub_pb2_grpc.PubSubServiceServicer, session_pb2_grpc.Session
         self.api = "pubsub"
         self.opened = 0
         self.stopping = False
+        self.generation = 0  # streams of an earlier one are told to open again, and bring nothing more
         self.server = grpc.server(
             futures.ThreadPoolExecutor(20), options=[("grpc.max_receive_message_length", 4 << 20), ("grpc.so_reuseport", 0)]
         )
@@ -204,7 +205,11 @@ class FakeServer(pubsub_pb2_grpc.PubSubServiceServicer, session_pb2_grpc.Session
 
         threading.Thread(target=read, daemon=True).start()
         yield pb.SubscribeStreamResponse(opened=pb.SubscribeStreamResponse.Opened(group=group[1]))
+        generation, closing = self.generation, False
         while True:
+            if generation != self.generation and not closing:
+                closing = True
+                yield pb.SubscribeStreamResponse(closing=pb.SubscribeStreamResponse.Closing(reason="NAMESPACE_REPLACED"))
             batch: list[tuple[int, int]] = []
             with self.changed:
                 if not answers and not ended.is_set() and not self.stopping:
@@ -215,7 +220,7 @@ class FakeServer(pubsub_pb2_grpc.PubSubServiceServicer, session_pb2_grpc.Session
                 if self.stopping:
                     return
                 log = self.topics[opened.topic]
-                while not stop and len(unsettled) + len(batch) < opened.max_messages:
+                while not stop and not closing and len(unsettled) + len(batch) < opened.max_messages:
                     due = self.redeliver[group]
                     if due and due[0][0] <= time.monotonic():
                         batch.append(due.popleft()[1:])
@@ -230,6 +235,8 @@ class FakeServer(pubsub_pb2_grpc.PubSubServiceServicer, session_pb2_grpc.Session
                     unsettled[token] = (index, attempt)
                     items.append((log[index], index, attempt, token))
             yield from out
+            if closing and not unsettled:
+                abort(context, grpc.StatusCode.UNAVAILABLE, "NAMESPACE_REPLACED", "changed", retry="safe")
             if stop:
                 with self.changed:  # the others of the group get what is left
                     for index, attempt in unsettled.values():

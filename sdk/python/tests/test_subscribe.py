@@ -208,6 +208,22 @@ def test_a_lost_connection_is_opened_again(server: FakeServer) -> None:
             second.stop()
 
 
+def test_a_replaced_namespace_is_subscribed_beside_the_old_stream(server: FakeServer, client: prism.Client) -> None:
+    subscriber = client.subscribe("t", auto_ack=False, timeout=20)
+    client.publish("t", b"one")
+    first = next(subscriber)
+    server.generation += 1
+    client.publish("t", b"two")
+    second = next(subscriber)  # while the first is still out
+    assert second.payload == b"two" and len(server.opens) == 2
+    assert second.ack().result(10) is prism.SettleStatus.OK
+    assert first.ack().result(10) is prism.SettleStatus.OK
+    wait_until(lambda: not subscriber._subscription._replaced)
+    client.publish("t", b"three")
+    assert next(subscriber).payload == b"three" and len(server.opens) == 2
+    subscriber.close()
+
+
 def test_a_connection_lost_for_long_raises(server: FakeServer, client: prism.Client) -> None:
     subscriber = client.subscribe("t", timeout=20, reconnect_for=0)
     server.stop()
