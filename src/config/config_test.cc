@@ -579,7 +579,7 @@ o.yaml:10:7: error: 'poling' is not one of polling, cdc [INVALID_VALUE]
 o.yaml:11:11: error: expected a duration such as 100ms, but this is a list [WRONG_TYPE]
   hint: write the value without a list
 o.yaml:12:9: error: expected a list, but this is 'a' [WRONG_TYPE]
-  hint: write it as [a, b], or one '- item' a line
+  hint: write it as a list: [a]
 o.yaml:13:12: error: '1MX' is not a size: the unit 'MX' is unknown [INVALID_SIZE]
   hint: write a number with a unit, for example 500kB, 1MB, 8MiB or 5GB; a bare number is bytes
 )");

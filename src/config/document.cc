@@ -6,6 +6,7 @@
 #include <yaml-cpp/parser.h>
 
 #include <algorithm>
+#include <array>
 #include <cerrno>
 #include <cstdlib>
 #include <cstring>
@@ -123,6 +124,35 @@ class Lines {
     for (std::size_t i = start; i < end; ++i) column += is_continuation(text_[i]) ? 0 : 1;
     return column;
   }
+  // The byte at `offset` of `line`, both from 0.
+  std::size_t byte(int line, int offset) const {
+    if (line < 0 || offset < 0 || static_cast<std::size_t>(line) >= starts_.size()) return text_.size();
+    return std::min(text_.size(), starts_[static_cast<std::size_t>(line)] + static_cast<std::size_t>(offset));
+  }
+  // The first of the lines up to `line` (from 0), in this and the one before it, that begins with a tab; from 1. 0:
+  // none.
+  int tab_near(int line) const {
+    for (int i = std::max(0, line - 1); i <= line && static_cast<std::size_t>(i) < starts_.size(); ++i) {
+      const std::string_view rest = text_.substr(starts_[static_cast<std::size_t>(i)]);
+      const std::string_view indent = rest.substr(0, rest.find_first_not_of(" \t"));
+      if (indent.find('\t') != std::string_view::npos) return i + 1;
+    }
+    return 0;
+  }
+  // Does the quoted text that begins at this byte end? (The YAML parser takes the end of the file for its quote.)
+  bool quote_ends(std::size_t begin) const {
+    if (begin >= text_.size() || (text_[begin] != '"' && text_[begin] != '\'')) return true;
+    const char quote = text_[begin];
+    for (std::size_t i = begin + 1; i < text_.size(); ++i) {
+      if (quote == '"' && text_[i] == '\\') {
+        ++i;
+      } else if (text_[i] == quote) {
+        if (quote == '"' || i + 1 == text_.size() || text_[i + 1] != quote) return true;
+        ++i;
+      }
+    }
+    return false;
+  }
   std::pair<int, int> place(std::size_t byte) const {
     const auto after = std::upper_bound(starts_.begin(), starts_.end(), byte);
     const int line = static_cast<int>(after - starts_.begin()) - 1;
@@ -168,7 +198,9 @@ class TreeBuilder : public YAML::EventHandler {
     count(1, mark);
     if (expects_key()) return take_key(mark, {}, false);
     NodeData data;
-    data.position = at(mark);
+    // The parser's mark of a value that is not there is that of what follows: the key is the better place.
+    const bool of_key = !frames_.empty() && frames_.back().data.kind == Node::Kind::map;
+    data.position = of_key ? frames_.back().key_position : at(mark);
     data.path = next_path();
     finish(std::move(data), anchor, mark);
   }
@@ -177,6 +209,11 @@ class TreeBuilder : public YAML::EventHandler {
                 const std::string& value) override {
     const bool plain = tag.empty() || tag == "?" || is_core_number_tag(tag);
     if (!plain && tag != "!" && tag != kStringTag) unsupported_tag(mark, tag);
+    if (tag == "!" && !lines_.quote_ends(lines_.byte(mark.line, mark.column))) {
+      throw LoadFailure{at(mark), path_here(), "SYNTAX_ERROR", "this quote is not closed",
+                        "put the same quote behind the text; one inside of it is written twice ('') or after a "
+                        "backslash (\\\")"};
+    }
     count(1, mark);
     if (expects_key()) {
       if (anchor != YAML::NullAnchor) anchors_.insert_or_assign(anchor, Anchored{});
@@ -293,8 +330,9 @@ class TreeBuilder : public YAML::EventHandler {
   void take_key(const YAML::Mark& mark, const std::string& value, bool plain) {
     Frame& frame = frames_.back();
     if (value.empty() || value.size() > kMaxKeyBytes) {
-      throw LoadFailure{
-          at(mark), path_here(), "INVALID_KEY", value.empty() ? "a key is missing" : "the key is too long", {}};
+      throw LoadFailure{at(mark), path_here(), "INVALID_KEY",
+                        value.empty() ? "a key is missing" : "the key is too long",
+                        value.empty() ? "write a name before the colon" : ""};
     }
     frame.has_key = true;
     frame.key = value;
@@ -320,11 +358,9 @@ class TreeBuilder : public YAML::EventHandler {
                         "use a plain name as the key"};
     }
     if (frames_.size() >= options_.max_depth) {
-      throw LoadFailure{at(mark),
-                        path_here(),
-                        "DOCUMENT_TOO_DEEP",
+      throw LoadFailure{at(mark), path_here(), "DOCUMENT_TOO_DEEP",
                         "values are nested more than " + std::to_string(options_.max_depth) + " levels deep",
-                        {}};
+                        "flatten them: nothing in a configuration is as deep"};
     }
     count(1, mark);
     Frame frame;
@@ -479,7 +515,7 @@ class TreeBuilder : public YAML::EventHandler {
       return (c >= 'A' && c <= 'Z') || (c >= 'a' && c <= 'z') || (c >= '0' && c <= '9') || c == '_';
     });
     return refuse("UNKNOWN_SUBSTITUTION", "'${" + shown + "}' is not known",
-                  bare_name ? "did you mean ${env:" + shown + "}? $${ is a literal ${"
+                  bare_name ? "did you mean ${env:" + shown + "}, or the placeholder {" + shown + "}?"
                             : "write ${env:NAME} or ${file:PATH}; $${ is a literal ${");
   }
 
@@ -502,6 +538,37 @@ class TreeBuilder : public YAML::EventHandler {
 };
 
 namespace {
+
+// What the YAML parser says, in words that say what to do.
+std::pair<std::string, std::string> in_words(const std::string& said) {
+  struct Known {
+    std::string_view said, message, hint;
+  };
+  static constexpr std::string_view kIndent = "keys of one map begin in the same column, and so do the '-' of one list";
+  static constexpr std::array kKnown = {
+      Known{"illegal map value", "a ':' makes this a key, and none may stand here",
+            "put quotes around a value that has ': ' in it; keys of one map begin in the same column"},
+      Known{"end of map not found", "this line belongs to nothing above it", kIndent},
+      Known{"end of sequence not found", "this line belongs to nothing above it", kIndent},
+      Known{"illegal block entry", "a '- ' may not stand here", kIndent},
+      Known{"illegal map key", "a key may not stand here", kIndent},
+      Known{"end of map flow not found", "a '{' is not closed before this place", "close it with '}'"},
+      Known{"end of sequence flow not found", "a '[' is not closed before this place", "close it with ']'"},
+      Known{"illegal flow end", "this bracket closes nothing", "remove it, or open it before"},
+      Known{"unknown token", "a value cannot begin with this character", "put the value in quotes"},
+      Known{"the referenced anchor is not defined", "no anchor of this name stands before its alias",
+            "write &name at the value that it repeats, or put a value that begins with '*' in quotes"},
+      Known{"alias not found after *", "a '*' makes an alias, and none is named",
+            "put a value that begins with '*' in quotes"},
+      Known{"anchor not found after &", "a '&' makes an anchor, and none is named",
+            "put a value that begins with '&' in quotes"},
+      Known{"illegal tab when looking for indentation", "a tab stands in the indentation", "indent with spaces"},
+  };
+  for (const Known& known : kKnown) {
+    if (said == known.said) return {std::string(known.message), std::string(known.hint)};
+  }
+  return {said, "look at the indentation, colons, quotes and brackets just before this place"};
+}
 
 const std::shared_ptr<const NodeData>& nowhere() {
   static const auto data = std::make_shared<const NodeData>();
@@ -615,10 +682,11 @@ std::optional<Node> load_text(std::string_view text, const LoadOptions& options,
   } catch (const LoadFailure& failure) {
     diagnostics.error(failure.at, failure.path, failure.reason, failure.message, failure.hint);
   } catch (const YAML::Exception& error) {
-    const bool tab = error.msg.find("tab") != std::string::npos;
-    diagnostics.error(
-        builder.at(error.mark), {}, "SYNTAX_ERROR", "this is not valid YAML: " + error.msg,
-        tab ? "indent with spaces" : "look at the indentation, colons, quotes and brackets just before this place");
+    auto [message, hint] = in_words(error.msg);
+    if (const int line = lines.tab_near(error.mark.line); line > 0) {
+      hint = "line " + std::to_string(line) + " is indented with a tab: use spaces";
+    }
+    diagnostics.error(builder.at(error.mark), {}, "SYNTAX_ERROR", "this is not valid YAML: " + message, hint);
   } catch (const std::exception& error) {
     diagnostics.error({file, 1, 1}, {}, "SYNTAX_ERROR", std::string("this is not valid YAML: ") + error.what(), {});
   }

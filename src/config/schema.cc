@@ -29,6 +29,7 @@ std::string colon_hint(const Node& node) {
   const std::string& text = node.text();
   const std::size_t colon = text.find(':');
   if (!node.is_scalar() || node.quoted() || node.substituted() || colon == std::string::npos || colon == 0) return {};
+  if (text.find_first_not_of("abcdefghijklmnopqrstuvwxyz_") != colon) return {};
   return colon + 1 == text.size() ? "" : "put a space behind the colon: " + node.display() + " is one text";
 }
 
@@ -304,9 +305,24 @@ bool SqlIdentifier::parse(const Node& node, std::string& out, Diagnostics& diagn
   return true;
 }
 
+namespace {
+
+std::string name_hint(const std::string& text) {
+  constexpr std::size_t kLongest = 249;
+  if (text.size() > kLongest) return "shorten it";
+  if (text.find_first_of("{}") != std::string::npos) return "no placeholders may stand here";
+  std::string mended(text);
+  std::ranges::replace_if(mended, [](char c) { return c == ' ' || c == '/' || c == ':'; }, '-');
+  static const std::regex form(Name().pattern);
+  return std::regex_match(mended, form) ? "did you mean '" + mended + "'?" : "";
+}
+
+}  // namespace
+
 Text Name() {
   return Text{.pattern = "[A-Za-z0-9_][A-Za-z0-9._-]{0,248}",
-              .expects = "a name of letters, digits, '.', '_' and '-' (at most 249)"};
+              .expects = "a name of letters, digits, '.', '_' and '-' (at most 249)",
+              .hint = name_hint};
 }
 
 TypeInfo SecretText::info() const {
@@ -462,11 +478,30 @@ TypeInfo Any::info() const {
   return out;
 }
 
+namespace {
+
+std::string list_hint(const Node& node) {
+  constexpr std::size_t kShown = 100;
+  const std::string& text = node.text();
+  if (node.is_map()) return "begin each entry with '- '";
+  if (!node.is_scalar()) return "write it as [a, b], or one '- item' a line";
+  if (node.substituted() || text.size() > kShown || text.find_first_of("[]{}\n\"'") != std::string::npos)
+    return "write it as [a, b], or one '- item' a line";
+  std::string items;
+  for (const char c : text) {
+    if (c == ' ' && items.ends_with(' ')) continue;
+    items += c;
+    if (c == ',') items += ' ';
+  }
+  return "write it as a list: [" + items + "]";
+}
+
+}  // namespace
+
 bool expect_list(const Node& node, std::size_t min, std::size_t max, Diagnostics& diagnostics) {
   if (node.broken()) return false;
   if (!node.is_sequence()) {
-    diagnostics.error(node, "WRONG_TYPE", "expected a list, but this is " + node.display(),
-                      node.is_scalar() ? "write it as [a, b], or one '- item' a line" : "");
+    diagnostics.error(node, "WRONG_TYPE", "expected a list, but this is " + node.display(), list_hint(node));
     return false;
   }
   if (node.items().size() < min || node.items().size() > max) {
@@ -483,7 +518,11 @@ bool expect_map(const Node& node, std::string_view what, Diagnostics& diagnostic
   if (node.is_map()) return true;
   if (node.broken()) return false;
   std::string hint = colon_hint(node);
-  if (node.is_sequence()) hint = "write 'key: value' lines without '- '";
+  if (node.is_null()) hint = "write a value behind the colon, or remove the key";
+  if (node.is_sequence()) {
+    const bool plain = std::ranges::all_of(node.items(), [](const Node& item) { return item.is_scalar(); });
+    hint = plain ? "this takes one, without a list" : "write 'key: value' lines without '- '";
+  }
   diagnostics.error(node, "WRONG_TYPE", "expected " + std::string(what) + " (a map), but this is " + node.display(),
                     hint);
   return false;

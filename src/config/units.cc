@@ -1,5 +1,6 @@
 #include "config/units.h"
 
+#include <algorithm>
 #include <array>
 #include <limits>
 #include <utility>
@@ -34,13 +35,47 @@ constexpr std::array kSizeUnits = {
 constexpr std::uint64_t kMicro = 1000, kMilli = kMicro * 1000, kSecond = kMilli * 1000, kMinute = kSecond * 60,
                         kHour = kMinute * 60, kDay = kHour * 24, kWeek = kDay * 7;
 constexpr std::array kTimeUnits = {
-    Unit{"ns", 1},        Unit{"us", kMicro},   Unit{"\xc2\xb5s", kMicro}, Unit{"ms", kMilli},
-    Unit{"s", kSecond},   Unit{"sec", kSecond}, Unit{"second", kSecond},   Unit{"seconds", kSecond},
-    Unit{"m", kMinute},   Unit{"min", kMinute}, Unit{"minute", kMinute},   Unit{"minutes", kMinute},
-    Unit{"h", kHour},     Unit{"hour", kHour},  Unit{"hours", kHour},      Unit{"d", kDay},
-    Unit{"day", kDay},    Unit{"days", kDay},   Unit{"w", kWeek},          Unit{"week", kWeek},
+    Unit{"ns", 1},
+    Unit{"us", kMicro},
+    Unit{"\xc2\xb5s", kMicro},
+    Unit{"ms", kMilli},
+    Unit{"s", kSecond},
+    Unit{"sec", kSecond},
+    Unit{"second", kSecond},
+    Unit{"seconds", kSecond},
+    Unit{"m", kMinute},
+    Unit{"min", kMinute},
+    Unit{"minute", kMinute},
+    Unit{"minutes", kMinute},
+    Unit{"h", kHour},
+    Unit{"hour", kHour},
+    Unit{"hours", kHour},
+    Unit{"d", kDay},
+    Unit{"day", kDay},
+    Unit{"days", kDay},
+    Unit{"w", kWeek},
+    Unit{"week", kWeek},
     Unit{"weeks", kWeek},
+    Unit{"millisecond", kMilli},
+    Unit{"milliseconds", kMilli},
+    Unit{"microsecond", kMicro},
+    Unit{"microseconds", kMicro},
+    Unit{"nanosecond", 1},
+    Unit{"nanoseconds", 1},
 };
+// What people write for them in other systems; not accepted, since "m" and "mo" are near too.
+constexpr std::array<std::pair<std::string_view, std::string_view>, 10> kOtherNames = {{
+    {"msec", "ms"},
+    {"msecs", "ms"},
+    {"millis", "ms"},
+    {"usec", "us"},
+    {"micros", "us"},
+    {"secs", "s"},
+    {"mins", "m"},
+    {"hr", "h"},
+    {"hrs", "h"},
+    {"wk", "w"},
+}};
 
 // The longest text that can be meant: more is refused before it is quoted back in a message.
 constexpr std::size_t kMaxText = 64;
@@ -223,7 +258,9 @@ Result<Lifetime> parse_duration(std::string_view text) {
           if (name == varying)
             return bad_duration(text, why, "months and years differ in length: write days, for example 30 days");
         }
-        const std::string meant = nearest_unit(kTimeUnits, name);
+        const auto* other = std::ranges::find(kOtherNames, name, &std::pair<std::string_view, std::string_view>::first);
+        const std::string meant =
+            other != kOtherNames.end() ? std::string(other->second) : nearest_unit(kTimeUnits, name);
         return bad_duration(text, why, meant.empty() ? "" : "did you mean '" + meant + "'?");
       }
       factor = unit->factor;

@@ -61,7 +61,16 @@ const PatternSyntax* owner_of_section(std::string_view key) {
 
 constexpr std::size_t kLongName = 300;  // more than any name may have
 
-Text reference() { return Name(); }
+std::string reference_hint(const std::string& text) {
+  if (text.find(':') == std::string::npos) return {};
+  return "write the backend's name; its address stands under 'backends:'";
+}
+
+Text reference() {
+  Text out = Name();
+  out.hint = reference_hint;
+  return out;
+}
 
 // ---- Schemas of what is not a pattern's
 // --------------------------------------------------------------------------------------
@@ -104,7 +113,8 @@ struct PubSubOptions {
 const Schema<PubSubOptions>& pub_sub_schema() {
   static const auto group = Schema<Group>("consumer group", "Receives every message once.")
                                 .field(&Group::name, "name", Name(), "What subscribers give as their group.")
-                                .required();
+                                .required()
+                                .example("transcoder");
   static const auto schema =
       Schema<PubSubOptions>("pub-sub", "Several consumer groups, each of which receives every message.")
           .field(
@@ -176,6 +186,8 @@ std::string namespace_name_hint(const std::string& text) {
       mended += static_cast<char>(c - 'A' + 'a');
     } else if ((c >= 'a' && c <= 'z') || (c >= '0' && c <= '9')) {
       mended += c;
+    } else if (static_cast<unsigned char>(c) >= 0x80) {  // part of a letter that has no other form
+      return {};
     } else if (!mended.empty() && mended.back() != '-') {
       mended += '-';
     }
@@ -215,9 +227,11 @@ const Schema<NamespaceKeys>& namespace_schema() {
                                   {"events", ClientApi::events},
                                   {"views", ClientApi::views}}},
                  "The API that clients use; without it, it follows from the patterns.")
-          .field(&NamespaceKeys::pattern, "pattern", Any{"name of a pattern"}, "The one pattern of the namespace, by name.")
+          .field(&NamespaceKeys::pattern, "pattern", Any{"name of a pattern"},
+                 "The one pattern of the namespace, by name.")
           .example("outbox")
-          .field(&NamespaceKeys::patterns, "patterns", Any{"list of patterns"}, "The patterns, as names or as maps with `type`.")
+          .field(&NamespaceKeys::patterns, "patterns", Any{"list of patterns"},
+                 "The patterns, as names or as maps with `type`.")
           .example("[outbox]")
           .field(&NamespaceKeys::backend, "backend", Any{"name of a backend, or map"},
                  "Where messages or rows go: a backend by name, or a map. `multi`: the sections name the backends.")
@@ -238,17 +252,17 @@ struct FileKeys {
 };
 
 const Schema<FileKeys>& file_schema() {
-  static const auto schema = Schema<FileKeys>("the configuration", "A Prism configuration file.")
-                                 .field(&FileKeys::namespaces, "namespaces", Any{"list of namespaces"},
-                                        "What clients publish to, subscribe to, read and write.")
-                                 .required()
-                                 .example("[{name: orders, backend: kafka}]")
-                                 .field(&FileKeys::backends, "backends", Any{"map of names to backends"},
-                                        "Connections of backends, by name.")
-                                 .example("{main: {type: sqlite, path: data/main.db}}")
-                                 .field(&FileKeys::server, "server", Nested{server_schema()}, "This process.")
-                                 .field(&FileKeys::telemetry, "telemetry", Nested{telemetry::schema()},
-                                        "What this process tells of itself: traces and logs.");
+  static const auto schema =
+      Schema<FileKeys>("the configuration", "A Prism configuration file.")
+          .field(&FileKeys::namespaces, "namespaces", Any{"list of namespaces"},
+                 "What clients publish to, subscribe to, read and write.")
+          .required()
+          .example("[{name: orders, backend: kafka}]")
+          .field(&FileKeys::backends, "backends", Any{"map of names to backends"}, "Connections of backends, by name.")
+          .example("{main: {type: sqlite, path: data/main.db}}")
+          .field(&FileKeys::server, "server", Nested{server_schema()}, "This process.")
+          .field(&FileKeys::telemetry, "telemetry", Nested{telemetry::schema()},
+                 "What this process tells of itself: traces and logs.");
   return schema;
 }
 
@@ -284,9 +298,13 @@ class Parser {
     const Node* namespaces = meant.find("namespaces");
     if (namespaces == nullptr || namespaces->broken()) return;
     if (!namespaces->is_sequence()) {
+      std::string hint = "begin each namespace with '- name: ...'";
+      if (namespaces->is_map() && namespaces->find("name") == nullptr && !namespaces->entries().empty()) {
+        const std::string first = namespaces->entries()[0].key.substr(0, 40);
+        hint = "write '- name: " + first + "' for '" + first + ":'";
+      }
       diagnostics_.error(*namespaces, "WRONG_TYPE",
-                         "expected a list of namespaces, but this is " + namespaces->display(),
-                         "begin each namespace with '- name: ...'");
+                         "expected a list of namespaces, but this is " + namespaces->display(), hint);
       return;
     }
     if (namespaces->items().empty()) {
@@ -305,8 +323,15 @@ class Parser {
     std::vector<Entry> entries(map.entries().begin(), map.entries().end());
     for (Entry& entry : entries) {
       if (std::ranges::find(known, entry.key) != known.end()) continue;
-      const auto name = config::nearest(entry.key, known);
-      if (name && std::ranges::find(entries, *name, &Entry::key) == entries.end()) entry.key = *name;
+      auto name = config::nearest(entry.key, known);
+      Node value = entry.value;
+      if (const std::size_t gap = entry.key.find(' '); gap != std::string::npos && value.is_null()) {  // no colon
+        name = config::nearest(entry.key.substr(0, gap), known);
+        value = Node::make_scalar(entry.key.substr(gap + 1), value);
+      }
+      if (!name || std::ranges::find(entries, *name, &Entry::key) != entries.end()) continue;
+      entry.key = *name;
+      entry.value = std::move(value);
     }
     return Node::make_map(std::move(entries), map);
   }
@@ -333,7 +358,13 @@ class Parser {
       return;
     }
     std::vector<Entry> options;
-    for (const Entry& option : entry.value.entries()) {
+    const std::vector<std::string> type_key = {"type"};
+    for (Entry option : entry.value.entries()) {
+      if (entry.value.find("type") == nullptr && config::nearest(option.key, type_key)) {
+        diagnostics_.error(option.key_position, option.value.path(), "UNKNOWN_OPTION",
+                           "unknown option '" + option.key.substr(0, 60) + "' in backend", "did you mean 'type'?");
+        option.key = "type";
+      }
       if (option.key == "type") {
         if (!reference().parse(option.value, type_name, diagnostics_)) return;
         type_at = option.value;
@@ -366,6 +397,11 @@ class Parser {
   }
 
   void parse_namespace(const Node& given) {
+    if (given.is_scalar() && !given.broken() && given.text().find(':') == std::string::npos) {
+      diagnostics_.error(given, "WRONG_TYPE", "expected a namespace (a map), but this is " + given.display(),
+                         "write '- name: ...', and its options below");
+      return;
+    }
     if (!config::expect_map(given, "a namespace", diagnostics_)) return;
     const std::size_t errors = diagnostics_.error_count();
     NamespaceSpec spec;
@@ -423,6 +459,12 @@ class Parser {
   void parse_backend_use(const Node& node, BackendUse& out) {
     out.position = node.position();
     if (node.broken()) return;
+    if (node.is_sequence() || node.is_null()) {
+      diagnostics_.error(node, "WRONG_TYPE", "expected the name of a backend, or a map, but this is " + node.display(),
+                         node.is_null() ? "write backend: kafka, or another one"
+                                        : "a namespace has one backend; those of its patterns stand in their sections");
+      return;
+    }
     if (node.is_scalar()) {
       if (node.text() == "multi") return;
       if (reference().parse(node, out.name, diagnostics_)) check_backend(node, out.name);
@@ -498,7 +540,9 @@ class Parser {
     for (std::string& type : backend_types()) known.push_back(std::move(type));
     diagnostics_.error(at, "UNKNOWN_BACKEND",
                        "there is no backend " + at.display() + ": neither an entry under 'backends:' nor a type",
-                       at.substituted() ? "" : config::suggest(name, known));
+                       at.substituted()  ? ""
+                       : name == "multi" ? "write backend: multi, without a map"
+                                         : config::suggest(name, known));
   }
 
   // ---- patterns ----
@@ -536,9 +580,13 @@ class Parser {
         for (const Node& item : several->value.items()) complete &= take_entry(item, entries);
       } else {
         complete = false;
-        diagnostics_.error(
-            several->value, "WRONG_TYPE", "expected a list of patterns, but this is " + several->value.display(),
-            several->value.is_scalar() ? "write patterns: [" + several->value.text().substr(0, 40) + "]" : "");
+        diagnostics_.error(several->value, "WRONG_TYPE",
+                           "expected a list of patterns, but this is " + several->value.display(),
+                           several->value.is_scalar() && !several->value.substituted()
+                               ? "write patterns: [" + several->value.text().substr(0, 40) + "]"
+                           : several->value.is_map() && !several->value.entries().empty()
+                               ? "begin each with '- type: " + several->value.entries()[0].key.substr(0, 40) + "'"
+                               : "");
       }
     }
 
@@ -752,7 +800,11 @@ class Parser {
 
   std::string suggest_key(const std::string& key) const {
     const std::vector<std::string> known = namespace_keys();
-    if (config::nearest(key, known)) return config::suggest(key, known);
+    if (const std::size_t gap = key.find(' '); gap != std::string::npos) {
+      if (const auto name = config::nearest(key.substr(0, gap), known)) return "put a ':' behind '" + *name + "'";
+    }
+    const bool elsewhere = file_schema().info().find(key) != nullptr;
+    if (!elsewhere && config::nearest(key, known)) return config::suggest(key, known);
     // An option in the wrong place: say where it belongs.
     for (const PatternType& type : components_.patterns) {
       const PatternSyntax* syntax = find_syntax(type.info.name);
@@ -763,7 +815,7 @@ class Parser {
     }
     if (backend_schema().info().find(key) != nullptr) return "it stands under 'backend:'";
     if (observability_schema().info().find(key) != nullptr) return "it stands under 'observability:'";
-    if (file_schema().info().find(key) != nullptr) return "it stands at the beginning of a line, beside 'namespaces:'";
+    if (elsewhere) return "it stands at the beginning of a line, beside 'namespaces:'";
     return config::suggest(key, namespace_schema().info().known_keys()) + ", and the patterns' sections";
   }
 

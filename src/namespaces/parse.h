@@ -2,8 +2,8 @@
 //
 // Reasons of its own, beside those of config/document.h and config/schema.h: UNKNOWN_PATTERN, PATTERN_NOT_AVAILABLE
 // (known, but not part of this program), DUPLICATE_PATTERN, SECTION_WITHOUT_PATTERN, UNKNOWN_BACKEND,
-// DUPLICATE_NAMESPACE, DUPLICATE_GROUP, CLIENT_API_CONFLICT, CONTRADICTING_OPTIONS, OPTION_NOT_AVAILABLE. Patterns add
-// the reasons of their options.
+// DUPLICATE_NAMESPACE, DUPLICATE_GROUP, CLIENT_API_CONFLICT, CONTRADICTING_OPTIONS, OPTION_NOT_AVAILABLE; the warning
+// NO_NAMESPACES; those of composition.h and review.h. Patterns and backends add the reasons of their options.
 #pragma once
 
 #include <string>
@@ -25,6 +25,6 @@ struct ParsedFile {
 
 // `components` says which patterns and backends there are and checks the patterns' options; it is not kept.
 ParsedFile parse_file(const std::string& path, const Components& components, config::LoadOptions options = {});
-ParsedFile parse_text(std::string_view text, const Components& components, const config::LoadOptions& options = {});
+ParsedFile parse_text(std::string_view text, const Components& components, config::LoadOptions options = {});
 
 }  // namespace prism

@@ -16,6 +16,18 @@ using config::Node;
 using testing::ElementsAre;
 using testing::HasSubstr;
 
+struct Connection {
+  std::optional<Node> brokers, host, database;
+};
+
+const config::Schema<Connection>& connection() {
+  static const auto schema = config::Schema<Connection>("connection", "For tests.")
+                                 .field(&Connection::brokers, "brokers", config::Any{}, "Addresses.")
+                                 .field(&Connection::host, "host", config::Any{}, "A host.")
+                                 .field(&Connection::database, "database", config::Any{}, "A database.");
+  return schema;
+}
+
 // A program with the claim-check and outbox patterns. They accept any options but `bad`, so that what is proved here is
 // where options may stand, not what they mean.
 const Components& sample() {
@@ -28,17 +40,25 @@ const Components& sample() {
     };
     for (const std::string_view name : {"claim-check", "outbox"}) {
       PatternType type;
-      type.info.name = name;
+      type.info = prism::components().pattern(name)->info;
+      type.info.shape = nullptr;  // of real options
       type.validate = validate;
       out.patterns.push_back(std::move(type));
     }
-    for (const std::string_view name : {"kafka", "postgres", "s3", "redis", "sqlite"}) {
+    const auto backend = [](std::string_view name, std::vector<std::string_view> capabilities) {
       BackendType type;
       type.name = name;
-      out.backends.push_back(std::move(type));
+      type.capabilities = std::move(capabilities);
+      return type;
+    };
+    out.backends = {backend("kafka", {"event-log"}), backend("postgres", {"sql-database", "key-value-store"}),
+                    backend("s3", {"object-store"}), backend("redis", {"event-log", "key-value-store"}),
+                    backend("sqlite", {"event-log", "sql-database", "key-value-store"})};
+    for (BackendType& type : out.backends) {
+      type.options = connection().shared_info();
+      type.validate = connection().validator();
     }
-    BackendType nats;
-    nats.name = "nats";
+    BackendType nats = backend("nats", {"event-log"});
     nats.aliases = {"nats-jetstream"};
     out.backends.push_back(std::move(nats));
     return out;
@@ -325,7 +345,10 @@ TEST(ParseNamespace, NoPatternIsABareLog) {
   const auto spec = only("namespaces: [{name: events, backend: kafka}]");
   EXPECT_TRUE(spec.patterns.empty());
   EXPECT_EQ(spec.api(), ClientApi::pubsub);
-  EXPECT_EQ(only("namespaces: [{name: events, backend: multi}]").backend.name, "");
+  EXPECT_EQ(only("namespaces: [{name: events, backend: multi, pattern: outbox, "
+                 "publisher: {destination: {backend: kafka}}}]")
+                .backend.name,
+            "");
   EXPECT_EQ(only("namespaces: [{name: events, backend: nats-jetstream}]").backend.name, "nats-jetstream");
 }
 
@@ -415,13 +438,18 @@ TEST(ParseMistakes, AreAllToldAtOnceAtTheirPlaces) {
   EXPECT_EQ(
       format_text(parsed.diagnostics),
       R"(p.yaml:2:11: error: 'Orders' is not a namespace name: 1 to 63 lower-case letters, digits and '-', beginning and ending with a letter or digit [INVALID_VALUE]
+  hint: did you mean 'orders'?
 p.yaml:3:5: error: unknown option 'patern' in namespace [UNKNOWN_OPTION]
   hint: did you mean 'pattern'?
 p.yaml:5:16: error: there is no pattern 'claim-chekc' [UNKNOWN_PATTERN]
   hint: did you mean 'claim-check'?
 p.yaml:5:29: error: the pattern 'write-ahead-log' is not available in this version of Prism [PATTERN_NOT_AVAILABLE]
   hint: remove it, or set enabled: false; available are claim-check, outbox, pub-sub
-p.yaml:5:68: error: 'table' of the pattern outbox is also given in line 5 [DUPLICATE_OPTION]
+p.yaml:5:41: error: outbox and write-ahead-log would each be the first durable place of a write [INCOMPATIBLE_PATTERN]
+  hint: give them namespaces of their own, or disable one
+p.yaml:5:41: error: outbox and write-ahead-log would each be the first durable place of a write [INCOMPATIBLE_PATTERN]
+  hint: give them namespaces of their own, or disable one
+p.yaml:5:68: error: 'table' of the pattern 'outbox' is also given in line 5 [DUPLICATE_OPTION]
   hint: keep one of them
 p.yaml:5:80: error: the pattern 'outbox' is given twice; it also stands in line 5 [DUPLICATE_PATTERN]
   hint: keep one of them
@@ -429,12 +457,18 @@ p.yaml:5:88: error: 'type' is missing in this pattern [MISSING_OPTION]
   hint: type: claim-check, or another pattern
 p.yaml:6:14: error: there is no backend 'kafak': neither an entry under 'backends:' nor a type [UNKNOWN_BACKEND]
   hint: did you mean 'kafka'?
+p.yaml:7:11: error: there are two namespaces 'a'; the other is named in line 4 [DUPLICATE_NAMESPACE]
+  hint: give each its own name
 p.yaml:9:19: error: unknown option 'bad' [UNKNOWN_OPTION]
 p.yaml:10:5: error: 'publisher' belongs to the pattern outbox, which this namespace does not have [SECTION_WITHOUT_PATTERN]
   hint: add outbox to the patterns, or remove the section
 p.yaml:11:28: error: unknown option 'topc' in backend [UNKNOWN_OPTION]
   hint: did you mean 'topic'?
 p.yaml:12:17: error: 'pub' is not one of pubsub, queue, transact, reader, keyvalue, cache, events, views [INVALID_VALUE]
+p.yaml:13:5: error: namespace 'b' names no backend for its messages [BACKEND_MISSING]
+  hint: add `backend: kafka`, or a destination to the outbox's publisher
+p.yaml:13:5: error: namespace 'b' names no backend for its messages [BACKEND_MISSING]
+  hint: add `backend: kafka`, or a destination to the outbox's publisher
 p.yaml:15:44: error: the consumer group 'g' is given twice [DUPLICATE_GROUP]
   hint: keep one of them
 p.yaml:16:17: error: the pub-sub pattern means client_api pubsub, but queue is given [CLIENT_API_CONFLICT]

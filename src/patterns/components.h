@@ -38,6 +38,7 @@ struct Holding {
   std::string backend;
   std::string container;  // of objects: the bucket
   std::string name;       // the prefix, or the table
+  std::string shown;      // what it is, for people, with substituted values as they are written
   config::Node at;        // where it is named; where it is a default, the pattern's options
 };
 

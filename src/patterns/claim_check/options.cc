@@ -92,6 +92,13 @@ void check_prefix(const StorageEntry& storage, const Node& map, Diagnostics& dia
   }
 }
 
+std::string bucket_hint(const std::string& text) {
+  if (text.find("://") != std::string::npos) return "leave out " + text.substr(0, text.find("://") + 3);
+  if (text.find('/') != std::string::npos) return "what stands behind the bucket's name is the 'prefix'";
+  if (text.find_first_of("{}") != std::string::npos) return "no placeholders may stand here";
+  return {};
+}
+
 const Schema<StorageEntry>& storage_schema() {
   static const auto schema =
       Schema<StorageEntry>("storage", "Where payloads are stored.")
@@ -100,7 +107,8 @@ const Schema<StorageEntry>& storage_schema() {
           .field(&StorageEntry::bucket, "bucket",
                  Text{.pattern = "[A-Za-z0-9][A-Za-z0-9._-]{0,127}",
                       .expects = "a bucket: 1 to 128 letters, digits, '.', '_' and '-', beginning with a letter or "
-                                 "digit"},
+                                 "digit",
+                      .hint = bucket_hint},
                  "The bucket; without it `prism-<namespace>`.")
           .field(&StorageEntry::prefix, "prefix",
                  Text{.pattern = "[^\\\\]{1,512}", .expects = "a prefix of at most 512 bytes without backslashes"},
@@ -308,10 +316,19 @@ std::vector<Holding> holdings(const Node& entry, std::string_view namespace_name
   Diagnostics validated_before;
   const Options options = read_options(entry, validated_before);
   const Node* const storage = entry.find("storage");
+  const std::string bucket = options.bucket.empty() ? "prism-" + std::string(namespace_name) : options.bucket;
+  const auto shown = [&](std::string_view key, const std::string& value) {
+    const Node* node = entry.find(key);
+    if (node == nullptr && storage != nullptr) node = storage->is_map() ? storage->find(key) : nullptr;
+    if (key == "backend" && storage != nullptr && storage->is_scalar()) node = storage;
+    return node != nullptr && node->substituted() ? node->display() : value;
+  };
   return {{.kind = Holding::Kind::objects,
            .backend = options.backend,
-           .container = options.bucket.empty() ? "prism-" + std::string(namespace_name) : options.bucket,
+           .container = bucket,
            .name = options.prefix,
+           .shown = shown("backend", options.backend) + "://" + shown("bucket", bucket) + "/" +
+                    shown("prefix", options.prefix),
            .at = storage != nullptr ? *storage : entry}};
 }
 

@@ -170,8 +170,9 @@ void review_options(const Node& entry, const Surroundings& around, Diagnostics& 
                         "keep one of them");
     }
   }
-  if (const Node* backend = destination->find("backend");
-      backend != nullptr && !around.backend.empty() && around.backend != backend->text()) {
+  if (const Node* backend = destination->find("backend"); backend != nullptr && around.log_type != nullptr &&
+                                                          !around.backend.empty() &&
+                                                          around.backend != backend->text()) {
     diagnostics.error(*backend, "CONTRADICTING_OPTIONS",
                       "messages go to " + backend->display() + ", so the namespace's backend '" + around.backend +
                           "' would have no effect",
@@ -183,10 +184,14 @@ std::vector<Holding> holdings(const Node& entry) {
   Diagnostics validated_before;
   const Options options = read_options(entry, validated_before);
   const Node* const table = entry.find("table");
+  const Node* database = entry.find("database");
+  if (database != nullptr && database->is_map()) database = database->find("backend");
   return {{.kind = Holding::Kind::table,
            .backend = options.database,
            .container = {},
            .name = options.table,
+           .shown = "the table " + (table != nullptr ? table->display() : "'" + options.table + "'") + " of " +
+                    (database != nullptr ? database->display() : "'" + options.database + "'"),
            .at = table != nullptr ? *table : entry}};
 }
 

@@ -1,0 +1,71 @@
+#include "namespaces/review.h"
+
+#include <algorithm>
+#include <string>
+#include <utility>
+
+#include "namespaces/composition.h"
+
+namespace prism {
+namespace {
+
+struct Held {
+  Holding holding;
+  std::string owner;
+  int line = 0;
+};
+
+bool overlap(const Holding& a, const Holding& b) {
+  if (a.kind != b.kind || a.backend != b.backend || a.container != b.container) return false;
+  if (a.kind == Holding::Kind::table) return a.name == b.name;
+  return a.name.starts_with(b.name) || b.name.starts_with(a.name);
+}
+
+void refuse(const Held& first, const Held& second, config::Diagnostics& diagnostics) {
+  const Holding& holding = second.holding;
+  const std::string who =
+      "namespaces '" + first.owner + "' (line " + std::to_string(first.line) + ") and '" + second.owner + "' both ";
+  if (holding.kind == Holding::Kind::table) {
+    diagnostics.error(holding.at, "TABLE_SHARED",
+                      who + "use " + holding.shown + ": each would publish the other's rows",
+                      "give each its own with 'table'");
+  } else {
+    diagnostics.error(holding.at, "OBJECT_PREFIX_SHARED",
+                      who + "keep payloads below " + holding.shown + ": the clean-up of one would delete the other's",
+                      "give each its own bucket or prefix");
+  }
+}
+
+}  // namespace
+
+void review(const FileSpec& file, const std::vector<bool>& sound, const Components& components,
+            config::Diagnostics& diagnostics) {
+  const Catalogue catalogue(components);
+  std::vector<Held> held;
+  for (std::size_t i = 0; i < file.namespaces.size(); ++i) {
+    if (!sound[i]) continue;
+    const NamespaceSpec& ns = file.namespaces[i];
+    Surroundings around{.log = log_backend(ns, catalogue),
+                        .log_type = nullptr,
+                        .backend = ns.backend.name,
+                        .topic = ns.backend.topic,
+                        .topic_prefix = ns.backend.topic_prefix,
+                        .consumer_groups = ns.consumer_groups};
+    around.log_type = backend_type(file, components, around.log);
+    for (const PatternSpec& pattern : ns.patterns) {
+      const PatternType* type = components.pattern(pattern.type);
+      if (!pattern.enabled || type == nullptr) continue;
+      if (type->review) type->review(pattern.options, around, diagnostics);
+      if (!type->holdings) continue;
+      for (Holding& holding : type->holdings(pattern.options, ns.name)) {
+        Held mine{std::move(holding), ns.name, ns.position.line};
+        const auto other =
+            std::ranges::find_if(held, [&](const Held& each) { return overlap(each.holding, mine.holding); });
+        if (other != held.end()) refuse(*other, mine, diagnostics);
+        held.push_back(std::move(mine));
+      }
+    }
+  }
+}
+
+}  // namespace prism
