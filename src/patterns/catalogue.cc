@@ -2,8 +2,73 @@
 
 #include <algorithm>
 
+#include "patterns/guarantees.h"
+
 namespace prism {
 namespace {
+
+using config::Node;
+
+// "b" for options {a: {b: x}} and path "a.b"; empty: not given, or no text.
+std::string text_at(const Node& options, std::string_view path) {
+  Node node = options;
+  while (!path.empty()) {
+    const std::size_t dot = path.find('.');
+    const Node* next = node.find(path.substr(0, dot));
+    if (next == nullptr) return {};
+    node = Node(*next);
+    path = dot == std::string_view::npos ? std::string_view() : path.substr(dot + 1);
+  }
+  return node.text();
+}
+
+// What the patterns that are not built do to reads, so that contradictions are found before they are.
+void shape_cache(const Shaping& by, Guarantees& guarantees) {
+  if (text_at(by.options, "strategy") == "write-through") return;
+  const std::string ttl = text_at(by.options, "ttl");
+  reshape(guarantees.freshness, by, Freshness::eventually, "a read may return a value that was replaced since",
+          "a cached value is served until it expires" + (ttl.empty() ? std::string() : " (ttl " + ttl + ")") +
+              " or is invalidated, whatever was written meanwhile");
+}
+
+void shape_write_ahead_log(const Shaping& by, Guarantees& guarantees) {
+  const std::string log = text_at(by.options, "backend");
+  by.also_stored_in(log.empty() ? "kafka" : log, "the entry, until it is applied", guarantees);
+  guarantees.acknowledged = "the entry is on the log; the database gets it afterwards";
+  const std::string mode = text_at(by.options, "consistency.read_mode");
+  if (mode == "database" && text_at(by.options, "apply_mode") != "sync") {
+    reshape(guarantees.freshness, by, Freshness::eventually, "a read sees a write when it has been applied",
+            "reads go to the database alone, which gets entries after they were acknowledged");
+    return;
+  }
+  reshape(guarantees.freshness, by, Freshness::at_once, "a read sees every acknowledged write",
+          "entries that are not yet applied are read from the log");
+  if (mode == "wal_first") guarantees.fresh_reads_asked = {std::string(by.step), "consistency.read_mode wal_first"};
+}
+
+void shape_tiered_storage(const Shaping& by, Guarantees& guarantees) {
+  const Node* tiers = by.options.find("tiers");
+  if (tiers == nullptr) return;
+  for (const auto& tier : tiers->entries()) {
+    const std::string backend = text_at(tier.value, "backend");
+    if (!backend.empty()) by.also_stored_in(backend, "what is in the " + tier.key + " tier", guarantees);
+  }
+}
+
+void shape_event_sourcing(const Shaping& by, Guarantees& guarantees) {
+  const std::string log = text_at(by.options, "event_store.backend");
+  by.also_stored_in(log.empty() ? "kafka" : log, "the event, for ever", guarantees);
+  guarantees.acknowledged = "the event is in the event store; views get it afterwards";
+  reshape(guarantees.freshness, by, Freshness::eventually, "a view shows an event some time after it was acknowledged",
+          "views are made from the event store in the background");
+}
+
+void shape_cqrs(const Shaping& by, Guarantees& guarantees) {
+  guarantees.acknowledged = "the command is committed in the write model; read models get it afterwards";
+  reshape(guarantees.freshness, by, Freshness::eventually,
+          "a read model shows a command some time after it was answered",
+          "read models are made from the write model's changes in the background");
+}
 
 // What is not built yet. An entry goes when its folder declares it.
 const std::vector<PatternInfo>& not_built() {
@@ -26,6 +91,7 @@ const std::vector<PatternInfo>& not_built() {
           .backends = {{.option = "backend", .any_of = {"key-value-store"}, .standard = "redis"}},
           .gives = {"fast repeated reads"},
           .rank = 5,
+          .shape = shape_cache,
       },
       {
           .name = "write-ahead-log",
@@ -42,6 +108,7 @@ const std::vector<PatternInfo>& not_built() {
           .role = kFirstRecord,
           .rank = 30,
           .before = {"tiered-storage"},
+          .shape = shape_write_ahead_log,
       },
       {
           .name = "tiered-storage",
@@ -57,6 +124,7 @@ const std::vector<PatternInfo>& not_built() {
               {{"event-sourcing",
                 "the event store keeps every event itself, while tiers move them and the lowest deletes them"}},
           .rank = 40,
+          .shape = shape_tiered_storage,
       },
       {
           .name = "event-sourcing",
@@ -72,6 +140,7 @@ const std::vector<PatternInfo>& not_built() {
           .role = kFirstRecord,
           .rank = 50,
           .before = {"cqrs"},
+          .shape = shape_event_sourcing,
       },
       {
           .name = "cqrs",
@@ -85,6 +154,7 @@ const std::vector<PatternInfo>& not_built() {
                        {.option = "synchronization.backend", .any_of = {"event-log"}, .standard = ""}},
           .gives = {"reads and writes that scale apart", "read models in the shape of the queries"},
           .rank = 60,
+          .shape = shape_cqrs,
       },
       {
           .name = "change-data-capture",
