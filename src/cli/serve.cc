@@ -295,6 +295,10 @@ Exit serve(const Options& options) {
 
   const RegistryRouter router(**registry);
   api::Sessions sessions;
+  const MetricCallback open_sessions =
+      metrics.gauge("prism_sessions", "Sessions that are open.").callback({}, [&sessions] {
+        return static_cast<double>(sessions.count());
+      });
   const auto call_metrics = telemetry.metrics
                                 ? std::unique_ptr<api::CallMetrics>(std::make_unique<PrometheusCallMetrics>(metrics))
                                 : std::make_unique<NoCallMetrics>();

@@ -11,8 +11,7 @@ import math
 import os
 import pathlib
 import re
-
-import pytest
+import urllib.request
 
 import traffic
 from conftest import Measured
@@ -138,6 +137,7 @@ def test_pattern_metrics_can_be_left_out(measured: Measured) -> None:
 
 def test_requests(measured: Measured) -> None:
     after = measured.after
+
     def requests(namespace: str, method: str, code: str = "OK") -> float:
         return after.value("prism_requests_total", namespace=namespace, method=method, code=code)
 
@@ -165,6 +165,7 @@ def test_requests(measured: Measured) -> None:
     assert after.value("prism_messages_delivered_total", namespace="work", service=queue, method="Subscribe") == 1
     assert after.value("prism_requests_total", service="prism.session.v1.SessionService", method="Open", code="OK") >= 1
     assert after.value("prism_requests_in_flight", method="SubscribeStream") == 0
+    assert after.value("prism_sessions") == 0  # opened and closed
     assert after.value("prism_request_duration_seconds_count", namespace="media", method="Publish") == PUBLISHED
 
 
@@ -181,6 +182,7 @@ def test_deliveries(measured: Measured) -> None:
 
 def test_backends(measured: Measured) -> None:
     before, after = measured.before, measured.after
+
     def calls(backend: str, operation: str) -> float:
         return difference(before, after, "prism_backend_operations_total", {"backend": backend, "operation": operation})
 
@@ -228,6 +230,7 @@ def test_what_is_held_is_right_after_a_restart_and_in_every_process(tmp_path: pa
             {"name": "held", "client_api": "pubsub", "patterns": [traffic.CLAIM_CHECK, traffic.outbox("held_outbox")], "backend": "kafka"}
         ]
     }
+
     def held(scrape: Scrape) -> tuple[float, float]:
         return (
             scrape.value("prism_pattern_claim_check_storage_bytes", namespace="held"),
@@ -259,8 +262,6 @@ def test_rows_that_wait_are_seen_with_their_age(tmp_path: pathlib.Path) -> None:
     # proves: M-09, M-17, M-18
     config = {"namespaces": [{"name": "slow", "client_api": "pubsub", "patterns": [traffic.outbox("slow_outbox")], "backend": "kafka"}]}
     with PrismTestServer(config, data=tmp_path) as server, server.client(namespace="slow") as client:
-        import urllib.request
-
         for action in ("pause", "resume"):
             request = urllib.request.Request(f"http://{server.admin}/jobs/{action}?name=slow/outbox/relay", method="POST")
             with urllib.request.urlopen(request, timeout=10):
@@ -276,10 +277,3 @@ def test_rows_that_wait_are_seen_with_their_age(tmp_path: pathlib.Path) -> None:
         done = wait_for(server.admin, lambda s: s.value("prism_pattern_outbox_pending_count", namespace="slow") == 0)
         assert done.value("prism_pattern_outbox_lag_seconds", namespace="slow") == 0
         assert done.value("prism_outbox_publish_latency_ms", namespace="slow") > 1000
-
-
-@pytest.mark.parametrize("path", ["/metrics"])
-def test_it_is_served_while_nothing_else_is(path: str, tmp_path: pathlib.Path) -> None:
-    # proves: M-20
-    with PrismTestServer({"namespace": "n", "client_api": "pubsub", "backend": "kafka"}, data=tmp_path) as server:
-        assert Scrape.of(server.admin).value("prism_build_info") == 1

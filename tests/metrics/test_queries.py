@@ -162,6 +162,11 @@ def test_the_dashboard_is_whole() -> None:
     assert used <= variables, used - variables
 
 
+def test_no_label_is_one_that_prometheus_gives(measured: Measured) -> None:
+    for family in measured.after.families.values():
+        assert not TARGET & set(family.labels()), f"{family.name}: Prometheus would rename {TARGET & set(family.labels())}"
+
+
 def test_a_wrong_query_is_found(measured: Measured) -> None:
     for query in (
         "sum by (namespace) (rate(prism_no_such_total[5m]))",
