@@ -229,7 +229,11 @@ class Incoming {
 // Receives, prints, acknowledges what was printed.
 class Session {
  public:
-  Session(const Options& options, Stream& stream, Watch& watch) : options_(options), stream_(stream), watch_(watch) {}
+  // `received`: by earlier streams.
+  Session(const Options& options, Stream& stream, Watch& watch, std::uint64_t received)
+      : options_(options), stream_(stream), watch_(watch), received_(received) {}
+
+  std::uint64_t received() const { return received_; }
 
   bool done() const { return options_.count > 0 && received_ >= options_.count; }
   const std::optional<Error>& problem() const { return problem_; }
@@ -294,7 +298,7 @@ class Session {
   Stream& stream_;
   Watch& watch_;
   std::unique_ptr<Incoming> incoming_;
-  std::uint64_t received_ = 0;
+  std::uint64_t received_;
   bool parting_ = false;
   bool closing_ = false;
   std::optional<Error> problem_;
@@ -318,8 +322,6 @@ Exit subscribe(const Options& options) {
   }
   Signals signals;
   const auto stub = pubsub::v1::PubSubService::NewStub(connect(options.client));
-  grpc::ClientContext context;
-  bind(context, options.client);
   std::optional<std::chrono::steady_clock::time_point> until;
   if (options.timeout > 0) {
     until =
@@ -335,38 +337,45 @@ Exit subscribe(const Options& options) {
   if (options.count > 0)
     open.mutable_open()->set_max_messages(static_cast<std::uint32_t>(std::min<std::uint64_t>(options.count, 1000)));
 
-  const auto stream = stub->SubscribeStream(&context);
-  Watch::Why why = Watch::Why::none;
-  std::optional<Error> problem;
-  bool done = false, closing = false;
-  {
-    Watch watch(signals, context, until);
-    Session session(options, *stream, watch);
-    stream->Write(open);
-    session.run();
-    why = watch.why();
-    problem = session.problem();
-    done = session.done();
-    closing = session.server_closing();
-  }
-  const auto status = stream->Finish();
-  if (problem) {
-    print_error(*problem, options.client.format);
+  for (std::uint64_t received = 0;;) {
+    grpc::ClientContext context;
+    bind(context, options.client);
+    const auto stream = stub->SubscribeStream(&context);
+    Watch::Why why = Watch::Why::none;
+    std::optional<Error> problem;
+    bool done = false, closing = false;
+    {
+      Watch watch(signals, context, until);
+      Session session(options, *stream, watch, received);
+      stream->Write(open);
+      session.run();
+      why = watch.why();
+      problem = session.problem();
+      done = session.done();
+      closing = session.server_closing();
+      received = session.received();
+    }
+    const auto status = stream->Finish();
+    if (problem) {
+      print_error(*problem, options.client.format);
+      return Exit::failed;
+    }
+    if (done) return Exit::good;
+    if (why == Watch::Why::signal) return options.count == 0 ? Exit::good : Exit::failed;
+    if (why == Watch::Why::timeout) return options.count == 0 ? Exit::good : Exit::timed_out;
+    // The namespace has another configuration: it is subscribed again, and what was not acknowledged comes again.
+    if (!status.ok() && to_error(status, options.client).reason == "NAMESPACE_REPLACED") continue;
+    if (!status.ok()) return failed(status, options.client);
+    print_error({Code::unavailable,
+                 closing ? "SHUTTING_DOWN" : "STREAM_ENDED",
+                 "the server has ended the subscription",
+                 "start it again when the server is back; nothing that was not printed is lost",
+                 Retry::safe,
+                 {},
+                 {}},
+                options.client.format);
     return Exit::failed;
   }
-  if (done) return Exit::good;
-  if (why == Watch::Why::signal) return options.count == 0 ? Exit::good : Exit::failed;
-  if (why == Watch::Why::timeout) return options.count == 0 ? Exit::good : Exit::timed_out;
-  if (!status.ok()) return failed(status, options.client);
-  print_error({Code::unavailable,
-               closing ? "SHUTTING_DOWN" : "STREAM_ENDED",
-               "the server has ended the subscription",
-               "start it again when the server is back; nothing that was not printed is lost",
-               Retry::safe,
-               {},
-               {}},
-              options.client.format);
-  return Exit::failed;
 }
 
 }  // namespace

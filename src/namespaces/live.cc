@@ -18,6 +18,8 @@ namespace {
 
 constexpr Clock::duration kBuildPatience = std::chrono::minutes(1);  // for backends to answer
 constexpr Clock::duration kLookPatience = std::chrono::seconds(10);  // of a dry run
+constexpr Clock::duration kBusyPatience = std::chrono::seconds(10);  // for the change before
+constexpr std::chrono::seconds kBuildAgain{30};
 constexpr std::size_t kLoggedOptions = 100;
 
 WallTime now() { return wall_now(); }
@@ -279,18 +281,32 @@ Reload LiveFile::reload(ReloadSource source) {
     return reload;
   }
   Read found = read(path_, components_);
-  if (source == ReloadSource::watch && tried_ == found.text) {
-    const std::lock_guard status_lock(mutex_);
-    return status_.last;
-  }
+  if (source == ReloadSource::watch && tried_ == found.text && !worth_a_try(found)) return status().last;
   tried_ = found.text;
+  left_.reset();
   return change(std::move(found), std::move(reload), {}, nullptr);
+}
+
+// A file that was not taken up, and is as it was: a refusal holds up publishes for a while, so that it is not repeated
+// for nothing.
+bool LiveFile::worth_a_try(const Read& read) {
+  const Reload last = status().last;
+  if (last.good() || !read.parsed.ok()) return false;
+  if (last.result == ReloadResult::failed) return now() - last.at > kBuildAgain;
+  if (last.error->reason != "NAMESPACE_HAS_WORK") return false;
+  const auto in_the_way = run_blocking(
+      registry_.in_the_way(Context::background(stop_.get_token()).with_timeout(kLookPatience), read.parsed.file));
+  if (!in_the_way) return false;
+  std::uint64_t left = 0;
+  for (const auto& one : *in_the_way) left += one.count;
+  const auto before = std::exchange(left_, left);
+  return left == 0 || (before && left < *before);
 }
 
 Reload LiveFile::apply(Apply request) {
   Reload reload{.source = ReloadSource::apply};
   reload.dry_run = request.dry_run;
-  const std::unique_lock lock(changing_, std::try_to_lock);
+  const std::unique_lock lock(changing_, kBusyPatience);
   if (!lock.owns_lock() || stop_.stop_requested()) {
     reload.result = ReloadResult::refused;
     reload.error = lock.owns_lock()

@@ -67,15 +67,16 @@ class LiveFile {
   ~LiveFile();
 
   const std::string& path() const noexcept { return path_; }
-  // Reads the file again. Source watch: nothing happens where it is as it was at the last try.
+  // Reads the file again. Source watch: nothing happens where it is as it was at the last try, unless another try has
+  // a better chance: work that was in the way has become less, or time has passed since something could not be built.
   Reload reload(ReloadSource source);
   struct Apply {
     std::string text;
     std::set<std::string> abandon;  // see Registry::replace
     bool dry_run = false;
   };
-  // Writes the file when everything else has succeeded. RELOAD_IN_PROGRESS, FILE_CHANGED (the file is neither what is
-  // served nor the text), FILE_UNWRITABLE.
+  // Writes the file when everything else has succeeded. RELOAD_IN_PROGRESS (for long), FILE_CHANGED (the file is
+  // neither what is served nor the text), FILE_UNWRITABLE.
   Reload apply(Apply request);
 
   struct Status {
@@ -100,10 +101,13 @@ class LiveFile {
   Registry& registry_;
   std::stop_source stop_;
 
-  std::mutex changing_;  // one change at a time; guards the three below
+  bool worth_a_try(const Read& read);
+
+  std::timed_mutex changing_;  // one change at a time; guards those below
   std::string served_text_;
   FileSpec served_;
-  std::optional<std::string> tried_;  // the text of the last try
+  std::optional<std::string> tried_;   // the text of the last try
+  std::optional<std::uint64_t> left_;  // what was in its way when it was last looked at
 
   mutable std::mutex mutex_;
   Status status_;  // guarded by mutex_

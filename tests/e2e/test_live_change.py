@@ -286,6 +286,40 @@ def test_subscriptions_go_on(server: PrismTestServer) -> None:
     assert ended.value.reason == "NAMESPACE_NOT_FOUND"
 
 
+def test_other_subscribers_are_told(server: PrismTestServer) -> None:
+    grouped = copy.deepcopy(BASE)
+    grouped["namespaces"][0]["patterns"].append({"type": "pub-sub"})
+    grouped["namespaces"][0]["pub_sub"] = {"consumer_groups": [{"name": "simple"}, {"name": "cli"}]}
+    command = Cli(server.address).start("subscribe", "orders", "--group", "cli", "--count", "2", "--timeout", "60")
+    client = server.client(namespace="orders")
+    with grpc.insecure_channel(server.address) as channel:
+        stub = pubsub_pb2_grpc.PubSubServiceStub(channel)
+        events = stub.Subscribe(pubsub_pb2.SubscribeRequest(topic="orders", group="simple"), timeout=60, metadata=(("prism-namespace", "orders"),))
+        client.publish("orders", b"one")
+        assert next(events).payload == b"one"
+        assert command.stdout is not None and command.stdout.readline() == "one\n"
+        assert apply(server, grouped).returncode == 0
+        with pytest.raises(grpc.RpcError) as ended:
+            next(events)
+        assert ended.value.code() is grpc.StatusCode.UNAVAILABLE and "configuration" in ended.value.details()
+    client.publish("orders", b"two")
+    out, err = command.communicate(timeout=60)
+    assert (command.returncode, out, err) == (0, "two\n", ""), "the command subscribes again by itself"
+
+
+def test_a_refused_file_is_tried_again_when_its_chance_is_better(tmp_path: pathlib.Path) -> None:
+    path = tmp_path / "prism.yaml"
+    path.write_text(json.dumps(BASE))
+    with PrismTestServer(path) as server:
+        pause(server, "orders/outbox/relay")
+        server.client(namespace="orders").publish("orders", b"x")
+        path.write_text(json.dumps(NO_OUTBOX))
+        until(lambda: status(server)["last"]["result"] == "refused")
+        urllib.request.urlopen(urllib.request.Request(f"http://{server.admin}/jobs/resume?name=orders/outbox/relay", method="POST"), timeout=10).close()
+        until(lambda: status(server)["generation"] == 2, 40)
+        assert namespaces(server)["orders"] == ["kafka"]
+
+
 class Traffic:
     """Publishers, each with its own key, and one consumer. Each refused publish is a failure."""
 
