@@ -7,7 +7,8 @@ namespace prism::cli {
 
 telemetry::Spec with_environment(telemetry::Spec spec) {
   const auto problems = telemetry::apply_environment(spec, [](const char* name) { return std::getenv(name); });
-  for (const auto& problem : problems) log::warn("an environment variable is left out", {{"error", problem}});
+  for (const auto& [variable, problem] : problems)
+    log::warn("an environment variable is left out", {{"option", variable}, {"error", problem}});
   return spec;
 }
 

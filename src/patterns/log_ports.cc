@@ -125,10 +125,10 @@ class LogPublisher final : public Publisher {
   }
 
  private:
-  // NOLINTNEXTLINE(cppcoreguidelines-avoid-reference-coroutine-parameters): awaited at once by publish, which owns
-  // them.
+  // NOLINTBEGIN(cppcoreguidelines-avoid-reference-coroutine-parameters): awaited at once by publish, their owner
   Task<void> publish_run(Context context, Batch<Message>& messages, std::size_t from, std::size_t to,
                          FailedKeys& failed, Batch<Result<Appended>>& results) {
+    // NOLINTEND(cppcoreguidelines-avoid-reference-coroutine-parameters)
     const std::string topic = messages[from].topic;
     auto info = co_await topics_->ensure(context, topic);
     if (!info) {

@@ -12,6 +12,7 @@
 #include <map>
 #include <mutex>
 #include <shared_mutex>
+#include <span>
 #include <string>
 #include <utility>
 #include <vector>
@@ -142,7 +143,7 @@ void append_pretty(fmt::memory_buffer& out, const Field::Value& value) {
 struct Line {
   Level level;
   std::string_view message;
-  Fields fields;
+  std::span<const Field> fields;
   std::uint64_t repeated = 0;
   std::string_view name_space = {};  // of the request, where the fields name none; empty: none
   std::string_view trace_id = {};    // of the request; empty: none
@@ -151,9 +152,9 @@ struct Line {
 // Calls visit(key, value) for all fields of a line.
 template <class Visit>
 void for_each_field(const Line& line, const Visit& visit) {
-  for (const Field& field : line.fields) visit(field.key.name(), field.value);
-  if (!line.name_space.empty()) visit("namespace", Field::Value(line.name_space));
-  if (!line.trace_id.empty()) visit("trace_id", Field::Value(line.trace_id));
+  for (const Field& field : line.fields) visit(field.key, field.value);
+  if (!line.name_space.empty()) visit(Key("namespace"), Field::Value(line.name_space));
+  if (!line.trace_id.empty()) visit(Key("trace_id"), Field::Value(line.trace_id));
 }
 
 void format_json(fmt::memory_buffer& out, const Line& line, std::chrono::system_clock::time_point at) {
@@ -163,8 +164,8 @@ void format_json(fmt::memory_buffer& out, const Line& line, std::chrono::system_
                  fmt::gmtime(std::chrono::system_clock::to_time_t(seconds)), micros, name_of(line.level));
   append_escaped(out, cut(line.message));
   out.push_back('"');
-  for_each_field(line, [&](std::string_view key, const Field::Value& value) {
-    fmt::format_to(std::back_inserter(out), ",\"{}\":", key);
+  for_each_field(line, [&](Key key, const Field::Value& value) {
+    fmt::format_to(std::back_inserter(out), ",\"{}\":", key.name());
     append_json(out, value);
   });
   if (line.repeated != 0) fmt::format_to(std::back_inserter(out), ",\"repeated\":{}", line.repeated);
@@ -180,8 +181,8 @@ void format_pretty(fmt::memory_buffer& out, const Line& line, std::chrono::syste
                  fmt::localtime(std::chrono::system_clock::to_time_t(seconds)), millis,
                  colour ? colours[index] : std::string_view(), name_of(line.level), colour ? "\x1b[0m" : "");
   append_escaped(out, cut(line.message));
-  for_each_field(line, [&](std::string_view key, const Field::Value& value) {
-    fmt::format_to(std::back_inserter(out), "  {}{}={}", colour ? "\x1b[90m" : "", key, colour ? "\x1b[0m" : "");
+  for_each_field(line, [&](Key key, const Field::Value& value) {
+    fmt::format_to(std::back_inserter(out), "  {}{}={}", colour ? "\x1b[90m" : "", key.name(), colour ? "\x1b[0m" : "");
     append_pretty(out, value);
   });
   if (line.repeated != 0) fmt::format_to(std::back_inserter(out), "  (repeated {} times)", line.repeated);
@@ -231,9 +232,11 @@ struct Repeat {
   std::uint64_t left_out = 0;
   Level level;
   std::string message;
-  std::string reason;
-  std::string name_space;
+  std::vector<std::pair<Key, std::string>> about;
 };
+
+// With the message these tell whether two lines say the same.
+constexpr std::array<std::string_view, 5> kAbout{"reason", "namespace", "job", "backend", "option"};
 
 // What an Output installs.
 struct State {
@@ -267,20 +270,9 @@ void State::emit(const Line& line) {
 }
 
 void State::emit_left_out(const Repeat& repeat) {
-  Line line{repeat.level, repeat.message, {}, repeat.left_out};
-  const Field reason("reason", repeat.reason);
-  const Field name_space("namespace", repeat.name_space);
-  if (!repeat.reason.empty() && !repeat.name_space.empty()) {
-    const auto both = {reason, name_space};
-    line.fields = both;
-    emit(line);
-  } else if (!repeat.reason.empty() || !repeat.name_space.empty()) {
-    const auto one = {repeat.reason.empty() ? name_space : reason};
-    line.fields = one;
-    emit(line);
-  } else {
-    emit(line);
-  }
+  std::vector<Field> fields;
+  for (const auto& [key, value] : repeat.about) fields.emplace_back(key, value);
+  emit({repeat.level, repeat.message, fields, repeat.left_out});
 }
 
 // Says what was left out of lines that have not come again, and forgets them.
@@ -294,19 +286,20 @@ void State::sweep(Clock::time_point at, bool all) {
 }
 
 void State::write(Line line) {
-  std::string_view reason;
-  std::string_view name_space;
-  for_each_field(line, [&](std::string_view key, const Field::Value& value) {
-    if (const auto* text = std::get_if<std::string_view>(&value)) {
-      if (key == "reason") reason = *text;
-      if (key == "namespace") name_space = *text;
-    }
+  std::vector<std::pair<Key, std::string>> about;
+  std::string key(line.message);
+  bool has_reason = false;
+  for_each_field(line, [&](Key name, const Field::Value& value) {
+    const auto* text = std::get_if<std::string_view>(&value);
+    if (text == nullptr || std::ranges::find(kAbout, name.name()) == kAbout.end()) return;
+    has_reason = has_reason || name.name() == "reason";
+    about.emplace_back(name, *text);
+    key.append(1, '\x1f').append(name.name()).append(1, '\x1f').append(*text);
   });
   const std::lock_guard lock(mutex);
   const auto at = now();
   if (options.repeat_after.count() > 0) {
-    if (line.level >= Level::warn || !reason.empty()) {
-      const std::string key = fmt::format("{}\x1f{}\x1f{}", line.message, reason, name_space);
+    if (line.level >= Level::warn || has_reason) {
       const auto found = repeats.find(key);
       if (found != repeats.end() && at - found->second.written < options.repeat_after) {
         ++found->second.left_out;
@@ -319,8 +312,7 @@ void State::write(Line line) {
         if (repeats.size() >= kRepeats) sweep(at, false);
         // With too many different lines at once, the further ones are all written.
         if (repeats.size() < kRepeats) {
-          repeats.emplace(
-              key, Repeat{at, 0, line.level, std::string(line.message), std::string(reason), std::string(name_space)});
+          repeats.emplace(std::move(key), Repeat{at, 0, line.level, std::string(line.message), std::move(about)});
         }
       }
     }
@@ -329,7 +321,7 @@ void State::write(Line line) {
   emit(line);
   const std::size_t overrun = pool->overrun_counter();
   if (overrun > dropped && pool->queue_size() < kQueue / 2) {
-    const auto fields = {Field("count", overrun - dropped)};
+    const std::array fields{Field("count", overrun - dropped)};
     dropped = overrun;
     emit({Level::warn, "log lines were dropped: the output is too slow", fields});
   }
@@ -350,7 +342,7 @@ std::optional<Level> parse_level(std::string_view text) noexcept {
 void detail::write(Level l, std::string_view message, Fields fields, const Context* context) noexcept {
   if (l >= Level::off) return;
   try {
-    Line line{l, message, fields};
+    Line line{l, message, {fields.begin(), fields.size()}};
     std::string trace_id;
     if (context != nullptr) {
       const auto named = [](const Field& field) { return field.key.name() == "namespace"; };

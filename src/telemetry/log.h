@@ -170,8 +170,9 @@ enum class Format : std::uint8_t {
 struct Options {
   Level level = Level::info;
   Format format = Format::automatic;
-  // Warnings, errors and whatever has a reason: the same message, reason and namespace is written once in this time;
-  // the next line says how often it was left out in between ("repeated"). 0: everything is written.
+  // Warnings, errors and whatever has a reason: the same message with the same reason, namespace, job, backend and
+  // option is written once in this time; the next line says how often it was left out in between ("repeated"). 0:
+  // everything is written.
   std::chrono::milliseconds repeat_after{10'000};
   // Where lines (without their end) go; none: stderr. Called by one thread at a time.
   std::function<void(std::string_view line)> sink;

@@ -84,6 +84,17 @@ TEST_F(LogTest, RepeatsAreToldByNamespaceWhateverTheTrace) {
               testing::Contains(testing::AllOf(HasSubstr(R"("namespace":"orders")"), HasSubstr(R"("repeated":2)"))));
 }
 
+TEST_F(LogTest, LinesAboutDifferentJobsAreNoRepeats) {
+  Output output(options());
+  for (const std::string_view job : {"a/outbox/relay", "b/outbox/relay", "a/outbox/relay"})
+    warn("job failed", {{"job", job}, {"reason", "LOG_DOWN"}});
+  EXPECT_THAT(lines(output), SizeIs(2));
+  pass(std::chrono::seconds(11));
+  info("later");
+  EXPECT_THAT(lines(output),
+              testing::Contains(HasSubstr(R"("job":"a/outbox/relay","reason":"LOG_DOWN","repeated":1)")));
+}
+
 TEST_F(LogTest, EscapesWhatJsonForbids) {
   Output output(options());
   using namespace std::string_literals;

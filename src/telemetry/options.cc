@@ -200,15 +200,13 @@ class Environment {
     const auto found = value(special);
     return found ? found : value(general);
   }
-  void wrong(std::string_view expected) {
-    problems_.push_back("the environment variable " + name_ + " is left out: it must be " + std::string(expected));
-  }
-  std::vector<std::string> problems() && { return std::move(problems_); }
+  void wrong(std::string_view expected) { problems_.emplace_back(name_, "it must be " + std::string(expected)); }
+  std::vector<std::pair<std::string, std::string>> problems() && { return std::move(problems_); }
 
  private:
   const std::function<const char*(const char*)>& get_;
   std::string name_;  // last read; values may be secrets and are not shown
-  std::vector<std::string> problems_;
+  std::vector<std::pair<std::string, std::string>> problems_;
 };
 
 void read_endpoint(Environment& env, TraceSpec& traces) {
@@ -295,7 +293,8 @@ const config::Schema<Spec>& schema() {
   return schema;
 }
 
-std::vector<std::string> apply_environment(Spec& spec, const std::function<const char*(const char* name)>& get) {
+std::vector<std::pair<std::string, std::string>> apply_environment(
+    Spec& spec, const std::function<const char*(const char* name)>& get) {
   Environment env(get);
   TraceSpec& traces = spec.traces;
   if (const auto attributes = env.value("OTEL_RESOURCE_ATTRIBUTES")) {

@@ -57,7 +57,8 @@ struct Spec {
 const config::Schema<Spec>& schema();
 
 // What OTEL_* variables say, put over the file's section. `get` gives null for what is not set. A value that means
-// nothing is left out, as OpenTelemetry asks, and said in the result, one sentence each.
-std::vector<std::string> apply_environment(Spec& spec, const std::function<const char*(const char* name)>& get);
+// nothing is left out, as OpenTelemetry asks, and said in the result: the variable's name and what it must be.
+std::vector<std::pair<std::string, std::string>> apply_environment(
+    Spec& spec, const std::function<const char*(const char* name)>& get);
 
 }  // namespace prism::telemetry

@@ -28,7 +28,8 @@ std::string errors(const std::string& yaml) {
   return config::format_text(diagnostics);
 }
 
-std::vector<std::string> apply(Spec& spec, const std::map<std::string, std::string>& variables) {
+std::vector<std::pair<std::string, std::string>> apply(Spec& spec,
+                                                       const std::map<std::string, std::string>& variables) {
   return apply_environment(spec, [&](const char* name) -> const char* {
     const auto it = variables.find(name);
     return it != variables.end() ? it->second.c_str() : nullptr;
@@ -166,7 +167,10 @@ TEST(TelemetryOptions, WhatMeansNothingIsLeftOutAndSaid) {
                                      {"OTEL_TRACES_SAMPLER", "jaeger_remote"},
                                      {"OTEL_RESOURCE_ATTRIBUTES", "%zz=1%q"}});
   EXPECT_EQ(problems.size(), 6);
-  for (const auto& problem : problems) EXPECT_THAT(problem, ::testing::Not(HasSubstr("s3cret")));
+  for (const auto& [variable, problem] : problems) {
+    EXPECT_THAT(variable, HasSubstr("OTEL_"));
+    EXPECT_THAT(problem, ::testing::Not(HasSubstr("s3cret")));
+  }
   EXPECT_EQ(spec.traces.url(), "http://file:4317");
   EXPECT_EQ(spec.traces.timeout, std::chrono::seconds(3));
   EXPECT_EQ(spec.traces.sampling, 1);

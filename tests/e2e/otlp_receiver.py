@@ -14,6 +14,7 @@ import http.server
 import json
 import pathlib
 import signal
+import ssl
 import threading
 import time
 from collections.abc import Callable
@@ -68,8 +69,9 @@ def spans_of(request: trace_service_pb2.ExportTraceServiceRequest, protocol: str
 class OtlpReceiver:
     """Listens as long as the `with` block lasts. `refuse` answers every export with an error."""
 
-    def __init__(self, out: pathlib.Path | None = None, grpc_port: int = 0, http_port: int = 0) -> None:
+    def __init__(self, out: pathlib.Path | None = None, grpc_port: int = 0, http_port: int = 0, tls: tuple[pathlib.Path, pathlib.Path] | None = None) -> None:
         self._out = out
+        self._tls = tls  # files with the certificate and its key
         self._ports = (grpc_port, http_port)
         self._changed = threading.Condition()
         self._spans: list[Span] = []
@@ -144,9 +146,18 @@ class OtlpReceiver:
 
         self._grpc = grpc.server(concurrent.futures.ThreadPoolExecutor(4), options=[("grpc.so_reuseport", 0)])
         trace_service_pb2_grpc.add_TraceServiceServicer_to_server(Service(), self._grpc)
-        self.grpc_port = self._grpc.add_insecure_port(f"127.0.0.1:{self._ports[0]}")
+        listen = f"127.0.0.1:{self._ports[0]}"
+        if self._tls:
+            certificate, key = (file.read_bytes() for file in self._tls)
+            self.grpc_port = self._grpc.add_secure_port(listen, grpc.ssl_server_credentials([(key, certificate)]))
+        else:
+            self.grpc_port = self._grpc.add_insecure_port(listen)
         self._grpc.start()
         self._http = http.server.ThreadingHTTPServer(("127.0.0.1", self._ports[1]), Handler)
+        if self._tls:
+            context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+            context.load_cert_chain(*self._tls)
+            self._http.socket = context.wrap_socket(self._http.socket, server_side=True)
         self.http_port = self._http.server_port
         self._thread = threading.Thread(target=self._http.serve_forever, daemon=True)
         self._thread.start()

@@ -31,7 +31,7 @@ ROOT = ""
 def config(receiver: OtlpReceiver, protocol: str = "grpc", **traces: Any) -> dict[str, Any]:
     out = copy.deepcopy(CONFIG)
     port = receiver.grpc_port if protocol == "grpc" else receiver.http_port
-    out["telemetry"] = {"traces": {"endpoint": f"http://127.0.0.1:{port}", "protocol": protocol, "delay": "20ms", **traces}}
+    out["telemetry"] = {"traces": {"endpoint": f"http://127.0.0.1:{port}", "protocol": protocol, "delay": "20ms"} | traces}
     out["namespaces"].append({"name": "quiet", "client_api": "pubsub", "patterns": [{"type": "outbox", "database": "postgres", "table": "quiet_outbox"}, {"type": "claim-check", "threshold": "1MB", "storage": "s3"}], "backend": "kafka", "observability": {"trace_patterns": False}})
     return out
 
@@ -284,6 +284,18 @@ def test_http_export_with_headers_and_compression(tmp_path: pathlib.Path, monkey
         assert {span["protocol"] for span in receiver.spans()} == {"http"}
         assert receiver.spans()[0]["headers"]["x-token"] == "s3cret-token"
     assert "kafka.produce" in {json.loads(line)["name"] for line in out.read_text().splitlines()}
+
+
+# proves: M-24
+@pytest.mark.parametrize("protocol", ["grpc", "http/protobuf"])
+def test_export_over_tls(tmp_path: pathlib.Path, protocol: str) -> None:
+    certificate, key = tmp_path / "certificate.pem", tmp_path / "key.pem"
+    subprocess.run(["openssl", "req", "-x509", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:P-256", "-nodes", "-days", "2", "-subj", "/CN=localhost", "-addext", "subjectAltName=DNS:localhost,IP:127.0.0.1", "-keyout", str(key), "-out", str(certificate)], check=True, capture_output=True)
+    with OtlpReceiver(tls=(certificate, key)) as receiver:
+        port = receiver.grpc_port if protocol == "grpc" else receiver.http_port
+        with PrismTestServer(config(receiver, protocol, endpoint=f"https://localhost:{port}", certificate=str(certificate)), namespace="plain") as server:
+            server.client().publish("plain", b"x")
+            receiver.wait_for(lambda spans: [s for s in spans if s["name"] == "kafka.produce"])
 
 
 # proves: M-24
