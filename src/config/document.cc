@@ -545,11 +545,13 @@ std::pair<std::string, std::string> in_words(const std::string& said) {
     std::string_view said, message, hint;
   };
   static constexpr std::string_view kIndent = "keys of one map begin in the same column, and so do the '-' of one list";
+  static constexpr std::string_view kBefore =
+      "keys of one map begin in the same column, and so do the '-' of one list; a quote may have ended too early";
   static constexpr std::array kKnown = {
       Known{"illegal map value", "a ':' makes this a key, and none may stand here",
             "put quotes around a value that has ': ' in it; keys of one map begin in the same column"},
-      Known{"end of map not found", "this line belongs to nothing above it", kIndent},
-      Known{"end of sequence not found", "this line belongs to nothing above it", kIndent},
+      Known{"end of map not found", "this belongs to nothing that stands before it", kBefore},
+      Known{"end of sequence not found", "this belongs to nothing that stands before it", kBefore},
       Known{"illegal block entry", "a '- ' may not stand here", kIndent},
       Known{"illegal map key", "a key may not stand here", kIndent},
       Known{"end of map flow not found", "a '{' is not closed before this place", "close it with '}'"},
@@ -566,6 +568,9 @@ std::pair<std::string, std::string> in_words(const std::string& said) {
   };
   for (const Known& known : kKnown) {
     if (said == known.said) return {std::string(known.message), std::string(known.hint)};
+  }
+  if (said.starts_with("unknown escape character")) {
+    return {said, "write \\\\ for a backslash, or put the text in single quotes"};
   }
   return {said, "look at the indentation, colons, quotes and brackets just before this place"};
 }
@@ -591,6 +596,16 @@ std::string Node::path() const { return render(data_->path.get()); }
 std::string Node::path_of(std::string_view key) const {
   const std::string own = path();
   return own.empty() ? std::string(key) : own + "." + std::string(key);
+}
+
+std::string Node::written() const {
+  if (data_->substituted) return data_->written;
+  std::string out;
+  for (std::size_t at = 0; at < data_->text.size(); ++at) {
+    if (data_->text.compare(at, 2, "${") == 0) out += '$';
+    out += data_->text[at];
+  }
+  return out;
 }
 
 std::string Node::display() const {
@@ -649,6 +664,25 @@ Node Node::make_scalar(std::string text, const Node& standing_at) {
   data.position = standing_at.data_->position;
   data.path = standing_at.data_->path;
   data.text = std::move(text);
+  return Node(std::make_shared<const NodeData>(std::move(data)));
+}
+
+Node Node::make_plain(std::string text, const Node& standing_at) {
+  NodeData data;
+  data.kind = Kind::scalar;
+  data.position = standing_at.data_->position;
+  data.path = standing_at.data_->path;
+  data.text = std::move(text);
+  return Node(std::make_shared<const NodeData>(std::move(data)));
+}
+
+Node Node::make_list(std::vector<Node> items, const Node& standing_at) {
+  NodeData data;
+  data.kind = Kind::sequence;
+  data.position = standing_at.data_->position;
+  data.path = standing_at.data_->path;
+  for (const Node& item : items) data.weight += item.data_->weight;
+  data.items = std::move(items);
   return Node(std::make_shared<const NodeData>(std::move(data)));
 }
 

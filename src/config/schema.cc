@@ -72,9 +72,9 @@ std::string bounds_text(const TypeInfo& type) {
   return {};
 }
 
-const FieldInfo* SchemaInfo::find(std::string_view name) const {
+const FieldInfo* SchemaInfo::find(std::string_view name_or_alias) const {
   for (const FieldInfo& field : fields) {
-    if (field.name == name || std::ranges::find(field.aliases, name) != field.aliases.end()) return &field;
+    if (field.name == name_or_alias || std::ranges::find(field.aliases, name_or_alias) != field.aliases.end()) return &field;
   }
   return nullptr;
 }
@@ -311,6 +311,7 @@ std::string name_hint(const std::string& text) {
   constexpr std::size_t kLongest = 249;
   if (text.size() > kLongest) return "shorten it";
   if (text.find_first_of("{}") != std::string::npos) return "no placeholders may stand here";
+  if (text.find('#') != std::string::npos) return "put a space before '#' to begin a comment";
   std::string mended(text);
   std::ranges::replace_if(mended, [](char c) { return c == ' ' || c == '/' || c == ':'; }, '-');
   static const std::regex form(Name().pattern);

@@ -60,7 +60,7 @@ const config::Schema<S3>& s3_schema() {
       config::Schema<S3>("s3", "Connection to S3 and what speaks its protocol.")
           .field(&S3::endpoint, "endpoint",
                  config::Text{.pattern = R"(https?://[A-Za-z0-9._\[\]:-]+/?)",
-                              .expects = "an address http://... or https://..."},
+                              .expects = "an address that begins with http:// or https://"},
                  "The service; without it that of the region.")
           .example("https://minio.example.com:9000")
           .field(&S3::region, "region",
