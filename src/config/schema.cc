@@ -522,7 +522,7 @@ bool expect_map(const Node& node, std::string_view what, Diagnostics& diagnostic
   if (node.is_null()) hint = "write a value behind the colon, or remove the key";
   if (node.is_sequence()) {
     const bool plain = std::ranges::all_of(node.items(), [](const Node& item) { return item.is_scalar(); });
-    hint = plain ? "this takes one, without a list" : "write 'key: value' lines without '- '";
+    hint = plain ? "write 'key: value' lines in place of the list" : "write 'key: value' lines without '- '";
   }
   diagnostics.error(node, "WRONG_TYPE", "expected " + std::string(what) + " (a map), but this is " + node.display(),
                     hint);

@@ -21,6 +21,8 @@ struct ParsedFile {
   config::Diagnostics diagnostics;
 
   bool ok() const noexcept { return !diagnostics.has_errors(); }
+  // false: the file itself cannot be read. (A ${file:...} in it that cannot has the same reason, and a place.)
+  bool readable() const noexcept;
 };
 
 // `components` says which patterns and backends there are and checks the patterns' options; it is not kept.
