@@ -433,7 +433,7 @@ TEST(ParseMistakes, AreAllToldAtOnceAtTheirPlaces) {
     patterns: [pub-sub]
     pub_sub: {consumer_groups: [{name: g}, g]}
     client_api: queue
-    requirements: {message_size: 5GB}
+    backend: kafka
 )");
   EXPECT_EQ(
       format_text(parsed.diagnostics),
@@ -445,8 +445,6 @@ p.yaml:5:16: error: there is no pattern 'claim-chekc' [UNKNOWN_PATTERN]
   hint: did you mean 'claim-check'?
 p.yaml:5:29: error: the pattern 'write-ahead-log' is not available in this version of Prism [PATTERN_NOT_AVAILABLE]
   hint: remove it, or set enabled: false; available are claim-check, outbox, pub-sub
-p.yaml:5:41: error: outbox and write-ahead-log would each be the first durable place of a write [INCOMPATIBLE_PATTERN]
-  hint: give them namespaces of their own, or disable one
 p.yaml:5:41: error: outbox and write-ahead-log would each be the first durable place of a write [INCOMPATIBLE_PATTERN]
   hint: give them namespaces of their own, or disable one
 p.yaml:5:68: error: 'table' of the pattern 'outbox' is also given in line 5 [DUPLICATE_OPTION]
@@ -465,16 +463,10 @@ p.yaml:10:5: error: 'publisher' belongs to the pattern outbox, which this namesp
 p.yaml:11:28: error: unknown option 'topc' in backend [UNKNOWN_OPTION]
   hint: did you mean 'topic'?
 p.yaml:12:17: error: 'pub' is not one of pubsub, queue, transact, reader, keyvalue, cache, events, views [INVALID_VALUE]
-p.yaml:13:5: error: namespace 'b' names no backend for its messages [BACKEND_MISSING]
-  hint: add `backend: kafka`, or a destination to the outbox's publisher
-p.yaml:13:5: error: namespace 'b' names no backend for its messages [BACKEND_MISSING]
-  hint: add `backend: kafka`, or a destination to the outbox's publisher
 p.yaml:15:44: error: the consumer group 'g' is given twice [DUPLICATE_GROUP]
   hint: keep one of them
 p.yaml:16:17: error: the pub-sub pattern means client_api pubsub, but queue is given [CLIENT_API_CONFLICT]
   hint: remove one of the two
-p.yaml:17:19: error: 'requirements' is not available in this version of Prism [OPTION_NOT_AVAILABLE]
-  hint: write the patterns themselves
 )");
 }
 
