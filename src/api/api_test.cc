@@ -448,6 +448,29 @@ TEST_F(ApiTest, BatchesHaveAResultForEachMessage) {
   EXPECT_EQ(reason_of(pubsub->PublishBatch(&large, request, &response)), "BATCH_TOO_LARGE");
 }
 
+TEST_F(ApiTest, CallsCountForTheirNamespaceWithTheReasonOfTheirFailure) {
+  PublishRequest reserved = message("x");
+  (*reserved.mutable_metadata())["prism-x"] = "y";
+  EXPECT_TRUE(publish(message("x")).ok());
+  EXPECT_EQ(reason_of(publish(reserved)), "METADATA_RESERVED");
+  EXPECT_EQ(reason_of(publish(message("x", "nowhere"))), "NAMESPACE_NOT_FOUND");
+  pubsub::v1::PublishBatchRequest request;
+  *request.add_messages() = message("x");
+  *request.add_messages() = reserved;
+  pubsub::v1::PublishBatchResponse response;
+  grpc::ClientContext context;
+  EXPECT_TRUE(pubsub->PublishBatch(&context, request, &response).ok());
+
+  const std::lock_guard lock(metrics.mutex);
+  EXPECT_EQ((metrics.calls[{"Publish", 0}]), 1);
+  EXPECT_EQ((metrics.calls[{"PublishBatch", 0}]), 1);
+  EXPECT_EQ(metrics.reasons, (std::map<std::string, int>{{"METADATA_RESERVED", 1}, {"NAMESPACE_NOT_FOUND", 1}}));
+  EXPECT_EQ(metrics.refusals, (std::map<std::string, int>{{"METADATA_RESERVED", 1}}));
+  EXPECT_EQ(metrics.namespaces.count(""), 1U) << "a call about no namespace";
+  EXPECT_EQ(metrics.namespaces.size(), 2U);
+  EXPECT_EQ(metrics.published_messages, 2U);
+}
+
 TEST_F(ApiTest, StreamsOfMessagesKeepTheirOrder) {
   log.on_loop = true;
   constexpr int kFrames = 200;
