@@ -164,10 +164,10 @@ TEST(Metrics, ShowsAHistogramThatSomebodyElseKeeps) {
 }
 
 TEST(Metrics, TheRuntimeIsMeasured) {
+  std::atomic<bool> go = false;  // outlives the threads that wait for it
   Runtime runtime({.loops = 2, .file_threads = 3, .cpu_threads = 1, .budget_bytes = 1000});
   Metrics metrics;
   const RuntimeMetrics shown(metrics, runtime);
-  std::atomic<bool> go = false;
   for (int i = 0; i < 5; ++i) {
     runtime.files().submit([&go] { go.wait(false); });
   }
