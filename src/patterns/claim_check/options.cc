@@ -68,6 +68,12 @@ void check_prefix(const StorageEntry& storage, const Node& map, Diagnostics& dia
   const Node* node = map.find("prefix");
   if (node == nullptr) return;  // the default
   const std::string& prefix = storage.prefix;
+  if (prefix.empty()) {
+    diagnostics.warning(*node, "WHOLE_BUCKET",
+                        "without a prefix the whole bucket is this namespace's: what no message refers to is deleted",
+                        "give a prefix such as payloads/, or use a bucket that holds nothing else");
+    return;
+  }
   if (prefix.find_first_of("{}") != std::string::npos) {
     diagnostics.error(*node, "INVALID_PLACEHOLDER", "a prefix takes no placeholders, but this is " + node->display(),
                       "write it like videos/raw/; each namespace has a prefix of its own");
@@ -111,7 +117,9 @@ const Schema<StorageEntry>& storage_schema() {
                       .hint = bucket_hint},
                  "The bucket; without it `prism-<namespace>`.")
           .field(&StorageEntry::prefix, "prefix",
-                 Text{.pattern = "[^\\\\]{1,512}", .expects = "a prefix of at most 512 bytes without backslashes"},
+                 Text{.pattern = "[^\\\\]{0,512}",
+                      .expects = "a prefix of at most 512 bytes without backslashes",
+                      .allow_empty = true},
                  "What every object's key begins with.")
           .default_(std::string(kDefaultPrefix))
           .field(&StorageEntry::ttl, "ttl", DurationOrInfinite{.min = std::chrono::seconds(1)},
