@@ -208,16 +208,18 @@ void wait_for_the_end(Signals& signals, Reloading& reloading, FileWatch* watch) 
   constexpr auto kQuiet = std::chrono::milliseconds(100);  // a change often comes in several steps
   constexpr auto kLook = std::chrono::seconds(5);          // where the file system reports nothing
   auto look = Clock::now();                                // it may have changed while the server started
+  bool noticed = false;                                    // until then the folder need not be listened to
   while (true) {
-    const auto event = watch == nullptr ? signals.wait() : signals.wait(look, watch->descriptor());
+    const auto event = watch == nullptr ? signals.wait() : signals.wait(look, noticed ? -1 : watch->descriptor());
     if (event == Signals::Event::signal) return;
     if (event == Signals::Event::hangup) reloading.ask(ReloadSource::signal);
     if (watch == nullptr) continue;
     if (event == Signals::Event::readable) {
-      watch->drain();
+      noticed = true;
       look = std::min(look, Clock::now() + kQuiet);
     }
     if (Clock::now() >= look) {
+      noticed = false;
       watch->drain();
       reloading.ask(ReloadSource::watch);
       look = Clock::now() + kLook;
@@ -245,7 +247,7 @@ Exit serve(const Options& options) {
   auto read = LiveFile::read(options.file, components());
   auto& parsed = read.parsed;
   fmt::print(stderr, "{}", config::format_text(parsed.diagnostics));
-  if (!parsed.ok()) return ::access(options.file.c_str(), R_OK) == 0 ? Exit::failed : Exit::unusable;
+  if (!parsed.ok()) return parsed.readable() ? Exit::failed : Exit::unusable;
   const log::Output log_output(log_options(parsed.file.telemetry.logs, options.log_level, options.log_format));
   const telemetry::Spec telemetry = with_environment(parsed.file.telemetry);
   auto grpc_address =

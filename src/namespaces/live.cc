@@ -280,6 +280,10 @@ Reload LiveFile::reload(ReloadSource source) {
     reload.error = Error{Code::unavailable, "NOT_SERVING", "the server is going down", {}, Retry::never, {}, {}};
     return reload;
   }
+  if (source == ReloadSource::watch && status().last.good()) {
+    config::Diagnostics unreadable;
+    if (config::read_file(path_, config::LoadOptions().max_bytes, unreadable) == tried_) return status().last;
+  }
   Read found = read(path_, components_);
   if (source == ReloadSource::watch && tried_ == found.text && !worth_a_try(found)) return status().last;
   tried_ = found.text;

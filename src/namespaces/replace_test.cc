@@ -259,7 +259,7 @@ TEST_F(ReplaceTest, WorkIsAbandonedByNameOnly) {
   EXPECT_EQ(registry->resolve("test", "").error().reason, "NAMESPACE_NOT_FOUND");
 }
 
-// proves: R-70
+// proves: R-70, L-18
 TEST_F(ReplaceTest, WhatCannotBeBuiltChangesNothing) {
   open(file(kOutbox));
   const auto* const before = assembly("test");
