@@ -1,11 +1,12 @@
 #include <fmt/format.h>
-#include <unistd.h>
 
 #include <nlohmann/json.hpp>
 
 #include "cli/command.h"
 #include "cli/output.h"
+#include "cli/summary_json.h"
 #include "namespaces/parse.h"
+#include "namespaces/summary.h"
 
 namespace prism::cli {
 namespace {
@@ -13,61 +14,59 @@ namespace {
 struct Options {
   std::string file;
   Format format = Format::text;
+  bool embedded = false;
 };
 
 std::string counted(std::size_t n, std::string_view what) { return fmt::format("{} {}{}", n, what, n == 1 ? "" : "s"); }
 
-Exit validate(const Options& options) {
-  const auto parsed = parse_file(options.file, components());
-  const auto& found = parsed.diagnostics;
-  if (options.format == Format::json) {
-    nlohmann::json namespaces = nlohmann::json::array();
-    if (parsed.ok()) {
-      for (const auto& ns : parsed.file.namespaces) {
-        nlohmann::json patterns = nlohmann::json::array();
-        for (const auto& pattern : ns.patterns) {
-          if (pattern.enabled) patterns.push_back(pattern.type);
-        }
-        namespaces.push_back({{"name", ns.name},
-                              {"client_api", to_string(ns.api())},
-                              {"patterns", std::move(patterns)},
-                              {"consumer_groups", ns.consumer_groups}});
-      }
-    }
-    const nlohmann::json out = {{"file", options.file},
-                                {"valid", parsed.ok()},
-                                {"diagnostics", nlohmann::json::parse(config::format_json(found))},
-                                {"namespaces", std::move(namespaces)}};
-    fmt::print("{}\n", out.dump(2, ' ', false, nlohmann::json::error_handler_t::replace));
-  } else {
-    fmt::print(stderr, "{}", config::format_text(found));
-    const std::size_t warnings = found.items().size() - found.error_count();
-    if (!parsed.ok()) {
-      fmt::print(stderr, "{}: {}\n", options.file, counted(found.error_count(), "error"));
-    } else {
-      fmt::print("{}: good, {}{}\n", options.file, counted(parsed.file.namespaces.size(), "namespace"),
-                 warnings == 0 ? "" : ", " + counted(warnings, "warning"));
-      for (const auto& ns : parsed.file.namespaces) {
-        std::string patterns;
-        for (const auto& pattern : ns.patterns) {
-          if (pattern.enabled) patterns += (patterns.empty() ? "" : ", ") + pattern.type;
-        }
-        fmt::print("  {:<20} {:<10} {}\n", ns.name, to_string(ns.api()), patterns.empty() ? "no patterns" : patterns);
-      }
+void print_json(const Options& options, const ParsedFile& parsed) {
+  nlohmann::ordered_json namespaces = nlohmann::ordered_json::array();
+  if (parsed.ok()) {
+    for (const auto& ns : parsed.file.namespaces) {
+      namespaces.push_back(to_json(summarize(parsed.file, ns, components(), options.embedded)));
     }
   }
+  const nlohmann::ordered_json out = {
+      {"file", options.file},
+      {"valid", parsed.ok()},
+      {"embedded", options.embedded},
+      {"diagnostics", nlohmann::ordered_json::parse(config::format_json(parsed.diagnostics))},
+      {"namespaces", std::move(namespaces)}};
+  fmt::print("{}\n", out.dump(2, ' ', false, nlohmann::json::error_handler_t::replace));
+}
+
+void print_text(const Options& options, const ParsedFile& parsed) {
+  const auto& found = parsed.diagnostics;
+  fmt::print(stderr, "{}", config::format_text(found));
+  if (!parsed.ok()) {
+    fmt::print(stderr, "{}: {}\n", options.file, counted(found.error_count(), "error"));
+    return;
+  }
+  const std::size_t warnings = found.items().size();
+  fmt::print("{}: good, {}{}\n", options.file, counted(parsed.file.namespaces.size(), "namespace"),
+             warnings == 0 ? "" : ", " + counted(warnings, "warning"));
+  for (const auto& ns : parsed.file.namespaces) {
+    fmt::print("\n{}\n{}", ns.name, format_text(summarize(parsed.file, ns, components(), options.embedded)));
+  }
+}
+
+Exit validate(const Options& options) {
+  const auto parsed = parse_file(options.file, components());
+  options.format == Format::json ? print_json(options, parsed) : print_text(options, parsed);
   if (parsed.ok()) return Exit::good;
-  // The file itself, not what it says: ${file:...} inside has the same reason, and a position.
-  return ::access(options.file.c_str(), R_OK) == 0 ? Exit::failed : Exit::unusable;
+  return parsed.readable() ? Exit::failed : Exit::unusable;
 }
 
 }  // namespace
 
 void add_validate(CLI::App& root, Run& chosen) {
-  auto* command =
-      root.add_subcommand("validate", "Check a configuration file: all its mistakes at once, with their places");
+  auto* command = root.add_subcommand("validate",
+                                      "Check a configuration file, all its mistakes at once, and show what it means: "
+                                      "chains, jobs, backends and guarantees with their reasons");
   auto options = std::make_shared<Options>();
   command->add_option("FILE", options->file, "The configuration, YAML")->required()->type_name("");
+  command->add_flag("--embedded", options->embedded,
+                    "Say what holds when every backend is bound to its embedded twin, as under `prism dev`");
   add_format(*command, options->format);
   command->footer("Exit codes: 0 good (warnings allowed); 1 the file has errors; 2 it cannot be read.");
   command->callback([&chosen, options] { chosen = [options] { return validate(*options); }; });

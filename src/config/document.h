@@ -42,6 +42,8 @@ class Node {
   bool substituted() const noexcept;
   // A scalar that could not be substituted: that was reported, and nothing is to be said of the value itself.
   bool broken() const noexcept;
+  // The text as written in the file: with ${env:...} and ${file:...} instead of what they stand for, and ${ as $${.
+  std::string written() const;
   // As written in the file (substitutions by name), one line of at most 60 characters, in quotes; "a list", "a map",
   // "nothing" else.
   std::string display() const;
@@ -61,6 +63,8 @@ class Node {
   static Node make_map(std::vector<Entry> entries, const Node& standing_at);
   static Node make_map(std::vector<Entry> entries, const Node& parent, std::string key, SourcePosition position);
   static Node make_scalar(std::string text, const Node& standing_at);
+  static Node make_plain(std::string text, const Node& standing_at);  // as if written without quotes: may be a number
+  static Node make_list(std::vector<Node> items, const Node& standing_at);
 
  private:
   friend class TreeBuilder;

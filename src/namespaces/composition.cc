@@ -315,7 +315,7 @@ Composition compose(const NamespaceSpec& ns, const Catalogue& catalogue) {
     }
   }
   const auto in_file = steps;
-  std::ranges::stable_sort(steps, {}, [](const PatternInfo* info) { return info->rank; });
+  std::ranges::sort(steps, {}, [](const PatternInfo* info) { return info->rank; });
   for (const PatternInfo* info : steps) out.chain.emplace_back(info->name);
   if (steps != in_file) {
     std::vector<std::string> given;

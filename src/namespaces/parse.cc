@@ -11,6 +11,7 @@
 #include "config/schema.h"
 #include "config/suggestions.h"
 #include "namespaces/composition.h"
+#include "namespaces/planner.h"
 #include "namespaces/review.h"
 #include "namespaces/syntax.h"
 
@@ -62,6 +63,7 @@ const PatternSyntax* owner_of_section(std::string_view key) {
 constexpr std::size_t kLongName = 300;  // more than any name may have
 
 std::string reference_hint(const std::string& text) {
+  if (text.find('#') != std::string::npos) return "put a space before '#' to begin a comment";
   if (text.find(':') == std::string::npos) return {};
   return "write the backend's name; its address stands under 'backends:'";
 }
@@ -197,6 +199,21 @@ std::string namespace_name_hint(const std::string& text) {
   return mended.empty() || mended.size() > kLongest ? std::string() : "did you mean '" + mended + "'?";
 }
 
+// Read by the planner.
+struct RequirementsMap {
+  config::TypeInfo info() const {
+    config::TypeInfo out;
+    out.form = config::TypeInfo::Form::object;
+    out.name = "requirements";
+    out.object = requirements_info();
+    return out;
+  }
+  bool parse(const Node& node, Node& out, Diagnostics& /*diagnostics*/) const {
+    out = node;
+    return true;
+  }
+};
+
 // A namespace's keys that belong to no pattern.
 struct NamespaceKeys {
   std::string name;
@@ -239,7 +256,7 @@ const Schema<NamespaceKeys>& namespace_schema() {
           .field(&NamespaceKeys::state, "state", reference(), "Backend of the namespace's state store.")
           .example("sqlite")
           .field(&NamespaceKeys::observability, "observability", Nested{observability_schema()}, "What is measured.")
-          .field(&NamespaceKeys::requirements, "requirements", Any{"map"},
+          .field(&NamespaceKeys::requirements, "requirements", RequirementsMap{},
                  "What the namespace must achieve, instead of patterns.");
   return schema;
 }
@@ -413,7 +430,13 @@ class Parser {
                            "unknown option '" + entry.key.substr(0, 60) + "' in namespace", suggest_key(entry.key));
       }
     }
-    const Node node = as_meant(given, namespace_keys());
+    Node node = as_meant(given, namespace_keys());
+    bool planned = true;
+    if (node.find("requirements") != nullptr) {
+      const auto plan = plan_namespace(node, file_.backends, components_, diagnostics_);
+      planned = plan.has_value();
+      if (planned) node = plan->derived;
+    }
     std::vector<Entry> own;
     for (const Entry& entry : node.entries()) {
       if (namespace_schema().info().find(entry.key) != nullptr) own.push_back(entry);
@@ -428,10 +451,6 @@ class Parser {
     }
     if (const Node* name = node.find("name")) note_name(*name);
     if (const Node* state = node.find("state"); state != nullptr && keys) check_backend(*state, spec.state);
-    if (const Node* requirements = node.find("requirements")) {
-      diagnostics_.error(*requirements, "OPTION_NOT_AVAILABLE",
-                         "'requirements' is not available in this version of Prism", "write the patterns themselves");
-    }
     spec.backend.options = Node::make_map({}, node);
     if (const Node* backend = node.find("backend")) parse_backend_use(*backend, spec.backend);
     parse_patterns(node, spec);
@@ -441,7 +460,7 @@ class Parser {
           "the pub-sub pattern means client_api pubsub, but " + std::string(to_string(*spec.client_api)) + " is given",
           "remove one of the two");
     }
-    if (!keys) return;
+    if (!keys || !planned) return;
     file_.namespaces.push_back(std::move(spec));
     sound_.push_back(diagnostics_.error_count() == errors);
   }
@@ -828,6 +847,12 @@ class Parser {
 };
 
 }  // namespace
+
+bool ParsedFile::readable() const noexcept {
+  return std::ranges::none_of(diagnostics.items(), [](const config::Diagnostic& item) {
+    return item.reason == "UNREADABLE_FILE" && item.position.line == 0;
+  });
+}
 
 ParsedFile parse_text(std::string_view text, const Components& components, config::LoadOptions options) {
   ParsedFile out;

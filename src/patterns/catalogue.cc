@@ -193,7 +193,7 @@ Catalogue::Catalogue(const Components& components) {
   for (const PatternInfo& info : not_built()) {
     if (find(info.name) == nullptr) patterns_.push_back(info);
   }
-  std::ranges::stable_sort(patterns_, {}, &PatternInfo::rank);
+  std::ranges::sort(patterns_, {}, &PatternInfo::rank);
 }
 
 const PatternInfo* Catalogue::find(std::string_view name) const noexcept {
