@@ -437,10 +437,17 @@ class Planner {
       const Node& kept = at("retention");
       entries.push_back(entry(
           "cleanup", Node::make_map({entry("strategy", plain("retention", kept)),
-                                     entry("retention", plain(config::format_lifetime(*wanted_.retention), kept))},
+                                     entry("retention", plain(config::format_lifetime(payload_lifetime()), kept))},
                                     kept)));
     }
     return Node::make_map(std::move(entries), where);
+  }
+
+  // As long as is asked for, and no shorter than the log keeps what refers to a payload.
+  Lifetime payload_lifetime() const {
+    const Lifetime& wanted = *wanted_.retention;
+    const auto kept = log_type_ != nullptr && log_type_->log ? log_type_->log->retention : std::nullopt;
+    return wanted && kept && *wanted < *kept ? Lifetime(*kept) : wanted;
   }
 
   Node tiers_entry() const {
@@ -527,7 +534,7 @@ class Planner {
     const double record = stored ? kReferenceBytes : size;
     const double copies = replication_ != 0 ? replication_ : 1;
 
-    // How long the log holds a record: what it keeps by itself, or what is asked for where that is less.
+    // How long the log holds a record: what it keeps by itself; where that has no end, what is asked for.
     double log_seconds = 7 * kDay;
     const auto kept = log_type_ != nullptr && log_type_->log ? log_type_->log->retention : std::nullopt;
     if (kept) log_seconds = static_cast<double>(std::chrono::duration_cast<std::chrono::seconds>(*kept).count());
@@ -535,11 +542,13 @@ class Planner {
       if (!wanted_.retention || !*wanted_.retention) return std::nullopt;
       return std::chrono::duration<double>(**wanted_.retention).count();
     }();
-    if (wanted_seconds && (!kept || *wanted_seconds < log_seconds)) log_seconds = *wanted_seconds;
+    if (!kept && wanted_seconds) log_seconds = *wanted_seconds;
     const double rate = out.messages_per_second;
     out.stores.push_back({log_, "records", rate * record * log_seconds * copies, rate * copies});
     if (outbox_) out.stores.push_back({database_, "rows, until they are relayed", 0, rate});
-    const double stored_seconds = wanted_seconds.value_or(7 * kDay);
+    // Without a retention payloads are deleted as they are consumed, and after 7 days at the latest.
+    const double stored_seconds =
+        wanted_seconds ? std::chrono::duration<double>(*payload_lifetime()).count() : 7 * kDay;
     if (stored) out.stores.push_back({objects_, "payloads", rate * size * stored_seconds, rate});
     if (tiers_ && wanted_seconds && *wanted_seconds > log_seconds) {
       out.stores.push_back({objects_, "archived records", rate * record * (*wanted_seconds - log_seconds), 0});

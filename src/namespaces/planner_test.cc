@@ -170,7 +170,7 @@ TEST(Planner, EstimatesWithReasonableNumbers) {
   EXPECT_THAT(estimate.cost_drivers, Contains(HasSubstr("363 TB of records in kafka")));
   const auto large = plan("message_size: 5GB, throughput: 10/s, retention: 1 day");
   EXPECT_TRUE(large.plan->estimate.upper_bound);
-  EXPECT_THAT(large.plan->estimate.cost_drivers, Contains(HasSubstr("4.32 PB of payloads in s3")));
+  EXPECT_THAT(large.plan->estimate.cost_drivers, Contains(HasSubstr("30.2 PB of payloads in s3")));
   EXPECT_THAT(format_text(*plan("order: per_key").plan), HasSubstr("give `throughput`"));
 }
 
@@ -212,6 +212,13 @@ TEST(Planner, APatternThatIsNotBuiltIsSaidAtItsRequirement) {
   ASSERT_EQ(parsed.diagnostics.error_count(), 1U) << format_text(parsed.diagnostics);
   EXPECT_EQ(parsed.diagnostics.items()[0].reason, "PATTERN_NOT_AVAILABLE");
   EXPECT_EQ(parsed.diagnostics.items()[0].position.line, 4);
+}
+
+// A plan gives no cause for warnings of its own.
+TEST(Planner, PayloadsOutliveTheRecordsThatReferToThem) {
+  const auto parsed =
+      parse_text("namespaces: [{name: video, requirements: {message_size: 5GB, retention: 3 days}}]", components());
+  EXPECT_THAT(parsed.diagnostics.items(), testing::IsEmpty()) << format_text(parsed.diagnostics);
 }
 
 // ---- the YAML that is written
