@@ -10,6 +10,7 @@ MAKEFLAGS += --no-builtin-rules --no-print-directory
 JOBS ?= $(shell nproc)
 CLANG = $(shell scripts/install-deps --clang)
 CTEST_ARGS ?=
+SECONDS ?= 60
 
 # configure-and-build, by preset: $(call build,PRESET[,TARGETS])
 define build
@@ -31,6 +32,7 @@ help: ## List the targets
 #? FILE=x.yaml       run: the configuration; default examples/quickstart.yaml
 #? CTEST_ARGS="..."  test, asan, tsan: further arguments for ctest, such as "-R base" or "-L unit"
 #? ALL=1             check: clang-tidy over all files, not only those that differ from the main branch
+#? SECONDS=n         fuzz: time for each target; default 60; 0: replay what is kept
 #? JOBS=n            how many processes build and test at a time; default: the number of cores
 
 .PHONY: deps
@@ -69,6 +71,16 @@ asan: ## All C++ tests under AddressSanitizer and UndefinedBehaviorSanitizer
 tsan: ## The core's tests, without gRPC, under ThreadSanitizer
 	$(call build,tsan)
 	ctest --preset tsan -j $(JOBS) -L unit $(CTEST_ARGS)
+
+.PHONY: fuzz
+fuzz: ## Fuzz what reads files, units, names and DDL for SECONDS each, under the sanitizers
+	scripts/install-deps
+	scripts/fuzz --seconds $(SECONDS)
+
+.PHONY: reference
+reference: ## Write docs/reference/configuration.md from the declarations of the options
+	$(call build,dev,prism)
+	build/dev/prism schema --format markdown > docs/reference/configuration.md
 
 .PHONY: format
 format: ## Format all C++ files in place

@@ -6,6 +6,10 @@
 #include <vector>
 
 #include "cli/command.h"
+#include "cli/reasons.h"
+#include "cli/topics.h"
+#include "namespaces/reference.h"
+#include "patterns/components.h"
 
 namespace prism::cli {
 namespace {
@@ -14,19 +18,40 @@ struct Flag {
   std::string name;  // "--format"
   std::string help;
   bool takes_value = false;
+  std::string values;  // "text json", if it is one of these
 };
 struct Entry {
   std::string name, help;
   std::vector<Flag> flags;
+  std::string words;  // of the command's argument; empty: a file
 };
+
+// "text|json": "text json".
+std::string alternatives(std::string names) {
+  if (names.find('|') == std::string::npos) return {};
+  std::ranges::replace(names, '|', ' ');
+  return names;
+}
+
+// What `prism explain` may be asked, and what the others take that are not files.
+std::string argument_words(const std::string& command) {
+  if (command == "completions") return "bash zsh fish";
+  if (command != "explain") return {};
+  std::string out;
+  for (const std::string& name : Reference(components()).known_names()) out += (out.empty() ? "" : " ") + name;
+  for (const Reason& reason : reasons()) out += " " + reason.name;
+  for (const Topic& topic : topics()) out += " " + std::string(topic.name);
+  return out;
+}
 
 std::vector<Entry> entries(const CLI::App& root) {
   std::vector<Entry> out;
   for (const CLI::App* command : root.get_subcommands([](const CLI::App*) { return true; })) {
-    Entry entry{command->get_name(), command->get_description(), {}};
+    Entry entry{command->get_name(), command->get_description(), {}, argument_words(command->get_name())};
     for (const CLI::Option* option : command->get_options()) {
       for (const auto& name : option->get_lnames()) {
-        entry.flags.push_back({"--" + name, option->get_description(), option->get_items_expected_max() > 0});
+        entry.flags.push_back({"--" + name, option->get_description(), option->get_items_expected_max() > 0,
+                               alternatives(option->get_type_name())});
       }
     }
     out.push_back(std::move(entry));
@@ -60,11 +85,16 @@ std::string bash(const std::vector<Entry>& commands) {
   std::string names, cases;
   for (const auto& c : commands) {
     names += (names.empty() ? "" : " ") + c.name;
-    cases += fmt::format("    {}) flags='{}' ;;\n", c.name, words(c.flags));
+    std::string values;
+    for (const auto& flag : c.flags) {
+      if (!flag.values.empty()) values += fmt::format(" {}) values='{}' ;;", flag.name, flag.values);
+    }
+    cases += fmt::format("    {}) flags='{}' words='{}'", c.name, words(c.flags), c.words);
+    cases += values.empty() ? " ;;\n" : "\n      case $before in" + values + " esac ;;\n";
   }
   return fmt::format(R"(# bash completion of prism; load it with: source <(prism completions bash)
 _prism() {{
-  local word=${{COMP_WORDS[COMP_CWORD]}} flags=
+  local word=${{COMP_WORDS[COMP_CWORD]}} before=${{COMP_WORDS[COMP_CWORD-1]}} flags= words= values=
   COMPREPLY=()
   if [ "$COMP_CWORD" -eq 1 ]; then
     COMPREPLY=($(compgen -W '{0} --help --version' -- "$word"))
@@ -72,12 +102,12 @@ _prism() {{
   fi
   case ${{COMP_WORDS[1]}} in
 {1}  esac
-  if [[ ${{COMP_WORDS[COMP_CWORD-1]}} == --format ]]; then
-    COMPREPLY=($(compgen -W 'text json' -- "$word"))
+  if [[ $values ]]; then
+    COMPREPLY=($(compgen -W "$values" -- "$word"))
   elif [[ $word == -* ]]; then
     COMPREPLY=($(compgen -W "$flags" -- "$word"))
-  elif [[ ${{COMP_WORDS[1]}} == completions ]]; then
-    COMPREPLY=($(compgen -W 'bash zsh fish' -- "$word"))
+  elif [[ $words ]]; then
+    COMPREPLY=($(compgen -W "$words" -- "$word"))
   else
     COMPREPLY=($(compgen -f -- "$word"))
   fi
@@ -94,9 +124,11 @@ std::string zsh(const std::vector<Entry>& commands) {
     cases += fmt::format("    {}) _arguments", c.name);
     for (const auto& flag : c.flags) {
       cases += fmt::format(" \\\n      '{}[{}]{}'", flag.name, bracketed(flag.help),
-                           flag.takes_value ? ":value:_files" : "");
+                           !flag.values.empty() ? ":value:(" + flag.values + ")"
+                           : flag.takes_value   ? ":value:_files"
+                                                : "");
     }
-    cases += c.name == "completions" ? " \\\n      '*:shell:(bash zsh fish)' ;;\n" : " \\\n      '*:file:_files' ;;\n";
+    cases += fmt::format(" \\\n      '*:{}' ;;\n", c.words.empty() ? "file:_files" : "word:(" + c.words + ")");
   }
   return fmt::format(R"(#compdef prism
 # zsh completion of prism; save it as _prism in a folder of $fpath
@@ -125,10 +157,16 @@ std::string fish(const std::vector<Entry>& commands) {
     out += fmt::format("complete -c prism -n __fish_use_subcommand -f -a {} -d '{}'\n", c.name, quoted(c.help));
     for (const auto& flag : c.flags) {
       out += fmt::format("complete -c prism -n '__fish_seen_subcommand_from {}' -l {}{} -d '{}'\n", c.name,
-                         flag.name.substr(2), flag.takes_value ? " -r" : "", quoted(flag.help));
+                         flag.name.substr(2),
+                         !flag.values.empty() ? " -x -a '" + flag.values + "'"
+                         : flag.takes_value   ? " -r"
+                                              : "",
+                         quoted(flag.help));
+    }
+    if (!c.words.empty()) {
+      out += fmt::format("complete -c prism -n '__fish_seen_subcommand_from {}' -f -a '{}'\n", c.name, c.words);
     }
   }
-  out += "complete -c prism -n '__fish_seen_subcommand_from completions' -f -a 'bash zsh fish'\n";
   return out;
 }
 

@@ -2,6 +2,7 @@
 
 #include <algorithm>
 #include <nlohmann/json.hpp>
+#include <regex>
 #include <utility>
 #include <vector>
 
@@ -33,14 +34,25 @@ const std::string& size_pattern() {
 const std::string& duration_pattern() {
   static const std::string pattern = [] {
     std::string units;
-    for (const std::string_view unit : {"ns", "us", "\xc2\xb5s", "ms", "s", "sec", "seconds?", "m", "min", "minutes?",
-                                        "h", "hours?", "d", "days?", "w", "weeks?"}) {
+    for (const std::string_view unit : duration_units()) {
       units += (units.empty() ? "" : "|") + any_case_pattern(unit);
     }
     const std::string number = R"([0-9]+(\.[0-9]+)?)";
     return number + "|(" + number + "[ _]?(" + units + ")[ _]?)+";
   }();
   return pattern;
+}
+
+// To a schema a text without quotes that looks like a number is one; is there any such that the pattern takes?
+bool matches_some(const std::string& pattern, const std::vector<std::string>& texts) {
+  if (pattern.empty()) return true;
+  const std::regex regex(pattern);
+  return std::ranges::any_of(texts, [&](const std::string& text) { return std::regex_match(text, regex); });
+}
+std::vector<std::string> numbers() {
+  std::vector<std::string> out{"1.5", "-1"};
+  for (std::size_t digits = 1; digits < 20; ++digits) out.emplace_back(digits, '1');
+  return out;
 }
 
 template <class Read>
@@ -165,7 +177,9 @@ Json json_schema(const TypeInfo& type) {
       return out;
     }
     case Form::string: {
-      Json out = {{"type", {"string", "number", "boolean"}}};
+      Json out = {{"type", "string"}};
+      if (matches_some(type.pattern, numbers())) allow(out, "number");
+      if (matches_some(type.pattern, {"true", "false"})) allow(out, "boolean");
       if (!type.pattern.empty()) out["pattern"] = whole(type.pattern);
       return out;
     }

@@ -407,7 +407,7 @@ class Schema {
     info.type = kind.info();
     info.description = std::move(description);
     info.secret = std::same_as<M, Secret> || std::same_as<M, std::optional<Secret>>;
-    info.takes_null = !detail::ParsesInto<Kind, M>;
+    info.takes_null = !detail::ParsesInto<Kind, M> && info.type.form != TypeInfo::Form::any;
     Setter setter;
     if constexpr (detail::ParsesInto<Kind, M>) {
       setter.parse = [member, kind](const Node& node, T& out, Diagnostics& diagnostics) {

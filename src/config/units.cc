@@ -355,6 +355,12 @@ Result<double> parse_rate(std::string_view text) {
   return value;
 }
 
+std::vector<std::string_view> duration_units() {
+  std::vector<std::string_view> out;
+  for (const Unit& unit : kTimeUnits) out.push_back(unit.name);
+  return out;
+}
+
 std::string format_size(std::uint64_t bytes) {
   static constexpr std::array kOrder = {
       Unit{"PB", kPeta}, Unit{"PiB", 1ULL << 50}, Unit{"TB", kTera}, Unit{"TiB", 1ULL << 40},

@@ -7,6 +7,7 @@
 #include <optional>
 #include <string>
 #include <string_view>
+#include <vector>
 
 #include "base/error.h"
 
@@ -29,6 +30,9 @@ Result<Lifetime> parse_duration(std::string_view text);
 // second). k, M and G are powers of 1000 (case does not matter); the name of what is counted does not matter; the time
 // is a unit of parse_duration. Above 0, at most 1e12. Reason INVALID_RATE.
 Result<double> parse_rate(std::string_view text);
+
+// The units that parse_duration knows, in lower case.
+std::vector<std::string_view> duration_units();
 
 // Texts that parse_size and parse_duration read back as the same value, in the largest unit that is exact.
 std::string format_size(std::uint64_t bytes);

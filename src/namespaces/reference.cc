@@ -272,7 +272,7 @@ std::string Reference::example(const OptionReference& option, const OptionPlace&
     if (key == "patterns") return "type: " + option.pattern;
     if (key == "<name>") return "type: " + option.owner.substr(option.owner.rfind(' ') + 1);
     if (key == "backend" && option.name.starts_with("namespace.backend.") && !names_a_backend(option.field.name)) {
-      return "type: kafka";
+      return option.field.name == "database" ? "type: postgres" : "type: kafka";
     }
     return {};
   };
@@ -359,8 +359,12 @@ Json pattern_entry(const PatternReference& pattern) {
   properties["config"]["description"] = "The options, if they do not stand beside `type`.";
   Json out = {{"type", "object"}, {"title", pattern.info.name}};
   if (!pattern.available) {
-    properties["enabled"] = {{"const", false},
-                             {"description", "This version of Prism does not have the pattern: it must be disabled."}};
+    properties["enabled"] = {
+        {"anyOf",
+         {{{"const", false}},
+          {{"type", "string"},
+           {"pattern", "^" + config::any_case_pattern("false") + "$|" + std::string(config::kSubstitutionPattern)}}}},
+        {"description", "This version of Prism does not have the pattern: it must be disabled."}};
     out["properties"] = std::move(properties);
     out["required"] = {"type", "enabled"};
     return out;
@@ -377,14 +381,15 @@ Json pattern_entry(const PatternReference& pattern) {
   return out;
 }
 
-// The namespace has the pattern, by whichever of its names.
+// The namespace has the pattern, by whichever of its names, or requirements from which it may follow.
 Json has_pattern(const PatternReference& pattern) {
   const Json names = {{"enum", names_of(pattern)}};
   const Json entry = {{"properties", {{"type", names}}}, {"required", Json::array({"type"})}, {"type", "object"}};
   return {{"anyOf",
            {{{"properties", {{"pattern", names}}}, {"required", Json::array({"pattern"})}},
             {{"properties", {{"patterns", {{"contains", {{"anyOf", {names, entry}}}}}}}},
-             {"required", Json::array({"patterns"})}}}}};
+             {"required", Json::array({"patterns"})}},
+            {{"required", Json::array({"requirements"})}}}}};
 }
 
 Json backend_names(const Components& components) {
@@ -455,6 +460,8 @@ Json Reference::json_schema() const {
   const auto refine = [&](const std::string& key, Json schema) {
     if (!properties.contains(key)) return;
     schema["description"] = properties[key]["description"];
+    if (schema.contains("anyOf") && schemas_.name_space->find(key)->takes_null)
+      schema["anyOf"].push_back({{"type", "null"}});
     properties[key] = std::move(schema);
   };
   refine("pattern", {{"enum", names}});
