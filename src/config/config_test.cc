@@ -607,6 +607,15 @@ TEST(Schema, MissingDeprecatedAndChecks) {
   EXPECT_TRUE(parse("storage: s3\ncount: 99999999999999999999").diagnostics.has("OUT_OF_RANGE"));
 }
 
+TEST(Schema, WhatIsQuotedStaysOneLineOfWholeCharacters) {
+  const auto broken = parse("storage: s3\n\"first\\nsecond\": 1");
+  ASSERT_FALSE(broken.diagnostics.items().empty());
+  EXPECT_EQ(broken.diagnostics.items()[0].message, "unknown option 'first second' in sample");
+  const auto cut = parse("storage: s3\n" + std::string(59, 'a') + "\u00e4: 1");
+  ASSERT_FALSE(cut.diagnostics.items().empty());
+  EXPECT_THAT(cut.diagnostics.items()[0].message, HasSubstr("aaa?'"));
+}
+
 TEST(Schema, SecretsAreNeverPrinted) {
   LoadOptions options;
   options.environment = [](const std::string&) { return std::optional<std::string>("hunter2"); };

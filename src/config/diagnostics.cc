@@ -6,10 +6,34 @@
 #include <tuple>
 #include <utility>
 
+#include "base/text.h"
 #include "config/document.h"
 #include "config/json_text.h"
 
 namespace prism::config {
+
+namespace {
+
+// What is quoted from a file may hold line breaks, or be cut within a character.
+std::string one_line(std::string text) {
+  std::string out;
+  out.reserve(text.size());
+  for (std::size_t i = 0; i < text.size();) {
+    const std::size_t length = utf8_sequence(std::string_view(text).substr(i));
+    const auto c = static_cast<unsigned char>(text[i]);
+    if (length == 0) {
+      if ((c & 0xC0U) != 0x80U) out += '?';  // once for a character
+    } else if (c < 0x20 || c == 0x7F) {
+      out += ' ';
+    } else {
+      out.append(text, i, length);
+    }
+    i += std::max<std::size_t>(length, 1);
+  }
+  return out;
+}
+
+}  // namespace
 
 std::string SourcePosition::to_string() const {
   std::string out(file());
@@ -24,6 +48,8 @@ std::string_view to_string(Severity severity) noexcept { return severity == Seve
 
 void Diagnostics::add(Diagnostic diagnostic) {
   if (diagnostic.severity == Severity::error) ++errors_;
+  diagnostic.message = one_line(std::move(diagnostic.message));
+  diagnostic.hint = one_line(std::move(diagnostic.hint));
   items_.push_back(std::move(diagnostic));
 }
 

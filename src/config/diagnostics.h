@@ -31,7 +31,7 @@ struct Diagnostic {
   std::string path;                                               // "namespaces[0].patterns[1].threshold"; may be empty
   std::string reason;                                             // stable, UPPER_SNAKE_CASE
   std::string message;                                            // one line; never a secret
-  std::string hint;                                               // how to mend it; may be empty
+  std::string hint;                                               // how to mend it; one line, may be empty
   std::vector<std::pair<std::string, std::string>> details = {};  // names for programs ("first", "outbox"); never a
                                                                   // secret
 };

@@ -4,6 +4,7 @@
 #include <string>
 
 #include "backends/sqlite/server_options.h"
+#include "base/text.h"
 #include "config/diagnostics.h"
 #include "fuzz.h"
 #include "namespaces/parse.h"
@@ -74,6 +75,16 @@ bool is_reason(std::string_view reason) {
   return !reason.empty() && reason.find_first_not_of("ABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789_") == std::string_view::npos;
 }
 
+// Of whole characters.
+bool is_one_line(std::string_view text) {
+  while (!text.empty()) {
+    const std::size_t length = utf8_sequence(text);
+    if (length == 0 || text.front() == '\n' || text.front() == '\r') return false;
+    text.remove_prefix(length);
+  }
+  return true;
+}
+
 void parse(std::string_view text) {
   config::LoadOptions options;
   options.file_name = "f.yaml";
@@ -89,7 +100,7 @@ void parse(std::string_view text) {
   for (const config::Diagnostic& diagnostic : parsed.diagnostics.items()) {
     REQUIRE(is_reason(diagnostic.reason));
     REQUIRE(!diagnostic.message.empty());
-    REQUIRE(diagnostic.message.find('\n') == std::string::npos);
+    REQUIRE(is_one_line(diagnostic.message) && is_one_line(diagnostic.hint));
     REQUIRE(diagnostic.position.line >= 0);
     REQUIRE(diagnostic.position.column >= 0);
   }
