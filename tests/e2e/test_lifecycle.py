@@ -175,7 +175,7 @@ def test_admin_paths(server: PrismTestServer) -> None:
     assert {job["name"] for job in jobs} >= {"media/outbox/relay", "orders/outbox/relay", "media/claim-check/cleaner"}
     assert all(job["harmless"] for job in jobs)
     status, text = get(server.admin, "/metrics")
-    assert status == 200 and "prism_requests_total" in text and "process_resident_memory_bytes" in text
+    assert status == 200 and "prism_requests_in_flight" in text and "process_resident_memory_bytes" in text
     assert get(server.admin, "/nowhere")[0] == 404
     for path, reason in (
         ("/debug/objects?backend=nowhere", "BACKEND_NOT_FOUND"),

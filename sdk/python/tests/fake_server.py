@@ -220,7 +220,8 @@ class FakeServer(pubsub_pb2_grpc.PubSubServiceServicer, session_pb2_grpc.Session
                 if self.stopping:
                     return
                 log = self.topics[opened.topic]
-                while not stop and not closing and len(unsettled) + len(batch) < opened.max_messages:
+                replaced = closing or generation != self.generation
+                while not stop and not replaced and len(unsettled) + len(batch) < opened.max_messages:
                     due = self.redeliver[group]
                     if due and due[0][0] <= time.monotonic():
                         batch.append(due.popleft()[1:])
