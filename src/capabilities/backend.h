@@ -38,7 +38,7 @@ class Backend {
   virtual Result<std::shared_ptr<ObjectStore>> objects(const std::string& /*bucket*/) {
     return fail(Code::failed_precondition, "BACKEND_LACKS_CAPABILITY", "this backend stores no objects");
   }
-  virtual std::string describe() const = 0;                // "sqlite (data/kafka.db)"
+  virtual std::string describe() const = 0;                 // "sqlite (data/kafka.db)"
   virtual std::string_view embedded() const { return {}; }  // the embedded engine that it is, "sqlite"; empty: none
   virtual Task<void> close(Context context) = 0;
 };

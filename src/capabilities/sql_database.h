@@ -140,7 +140,7 @@ struct SqlText {
   static std::string quote(std::string_view identifier);  // "a" -> "\"a\"" (both dialects)
   std::string now() const;                                // the present time, in the form of ColumnType::timestamp
   std::string ago(
-      std::string_view microseconds_expression) const;  // now() minus that many microseconds, in the same form
+      std::string_view microseconds_expression) const;           // now() minus that many microseconds, in the same form
   std::string age(std::string_view timestamp_expression) const;  // microseconds since then, 64-bit; NULL of NULL
   std::string lane(std::string_view key_expression,
                    std::uint32_t lanes) const;  // 0..lanes-1 by a stable hash of the text

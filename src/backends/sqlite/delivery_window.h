@@ -49,8 +49,8 @@ struct Progress {
   std::map<std::uint64_t, std::uint32_t> attempts;  // of unsettled records, where it is not 1
   std::string encode_attempts() const;
   // None: the parts are no encodings.
-  static std::optional<Progress> decode(std::uint64_t acked_below, std::string_view ranges, std::uint64_t delivered_below,
-                                 std::string_view attempts);
+  static std::optional<Progress> decode(std::uint64_t acked_below, std::string_view ranges,
+                                        std::uint64_t delivered_below, std::string_view attempts);
 };
 
 class DeliveryWindow {

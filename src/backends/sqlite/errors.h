@@ -15,9 +15,10 @@ enum class Step : std::uint8_t {
   commit,     // COMMIT itself: after an I/O error its outcome is unknown
 };
 
-// The error of the last call on `db`; where it concerns the file, message and metadata (file) name it. DISK_FULL, DISK_IO_ERROR, DATABASE_BUSY, DATABASE_CORRUPT, DATABASE_READ_ONLY,
-// DATABASE_CANNOT_OPEN, CONSTRAINT_VIOLATED (metadata constraint: unique, primary_key, not_null, foreign_key, check),
-// QUERY_INTERRUPTED, VALUE_TOO_LARGE, SQL_ERROR, OUT_OF_MEMORY, SQLITE_ERROR.
+// The error of the last call on `db`; where it concerns the file, message and metadata (file) name it. DISK_FULL,
+// DISK_IO_ERROR, DATABASE_BUSY, DATABASE_CORRUPT, DATABASE_READ_ONLY, DATABASE_CANNOT_OPEN, CONSTRAINT_VIOLATED
+// (metadata constraint: unique, primary_key, not_null, foreign_key, check), QUERY_INTERRUPTED, VALUE_TOO_LARGE,
+// SQL_ERROR, OUT_OF_MEMORY, SQLITE_ERROR.
 Error translate(sqlite3* db, int rc, std::string_view doing, Step step = Step::statement);
 
 // DATABASE_CORRUPT: what Prism keeps in the file is not what it wrote.
