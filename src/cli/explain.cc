@@ -118,6 +118,7 @@ void print(const Reference& reference, const OptionReference& option) {
   line("type", type_text(field.type) + (field.type.unit.empty() ? "" : "; a bare number is in " + field.type.unit));
   line("range", config::bounds_text(field.type));
   if (field.default_text) line("default", *field.default_text);
+  line("available", config::available_text(field));
   if (field.required) line("required", "yes");
   if (field.secret) line("secret", "never printed; write ${env:NAME} or ${file:PATH}");
   if (!field.deprecated.empty()) line("deprecated", "use " + field.deprecated);
@@ -180,6 +181,7 @@ Json as_json(const Reference& reference, const OptionReference& option) {
   put("max", field.type.max);
   if (!field.type.values.empty()) out["values"] = field.type.values;
   if (field.default_text) out["default"] = *field.default_text;
+  if (field.available) out["available"] = *field.available;
   out["required"] = field.required;
   out["secret"] = field.secret;
   put("deprecated", field.deprecated);

@@ -132,6 +132,7 @@ std::string rows(const Reference& reference, const std::string& name) {
     const config::FieldInfo& field = option.field;
     std::string meaning = cell(field.description);
     if (!field.aliases.empty()) meaning += " Also called " + listed(field.aliases) + ".";
+    if (const std::string text = config::available_text(field); !text.empty()) meaning += " **" + cell(text) + "**";
     if (field.secret) meaning += " A secret.";
     if (!field.deprecated.empty()) meaning += " **Deprecated:** use " + code(field.deprecated) + ".";
     if (!field.example.empty()) meaning += " Example: " + code(field.example) + ".";

@@ -128,9 +128,22 @@ std::string described(const FieldInfo& field) {
   if (const std::string bounds = bounds_text(field.type); !bounds.empty()) add("It is " + bounds + ".");
   if (!field.type.unit.empty()) add("A bare number is in " + field.type.unit + ".");
   if (field.default_text && *field.default_text != "\"\"") add("Default: " + *field.default_text + ".");
+  add(available_text(field));
   if (field.secret) add("A secret: write ${env:NAME} or ${file:PATH}.");
   if (!field.deprecated.empty()) add("Deprecated: use " + field.deprecated + ".");
   return out;
+}
+
+// These values of the type and no other; none: nothing may stand there.
+Json only(const TypeInfo& type, const std::vector<std::string>& values) {
+  if (values.empty()) return {{"not", Json::object()}};
+  Json shown = Json::array();
+  std::string pattern;
+  for (const std::string& value : values) {
+    shown.push_back(json_value(value, type));
+    pattern += (pattern.empty() ? "" : "|") + any_case_pattern(value);
+  }
+  return {{"anyOf", {{{"enum", std::move(shown)}}, {{"type", "string"}, {"pattern", whole(pattern)}}}}};
 }
 
 const FieldInfo* target_of(const SchemaInfo& info, std::string_view target) {
@@ -225,7 +238,7 @@ Json json_schema(const TypeInfo& type) {
 
 Json json_schema(const FieldInfo& field) {
   Json out = {{"description", described(field)}};
-  Json type = json_schema(field.type);
+  Json type = field.available ? only(field.type, *field.available) : json_schema(field.type);
   type.erase("description");
   for (auto& [key, value] : type.items()) out[key] = std::move(value);
   if (field.takes_null) allow(out, "null");

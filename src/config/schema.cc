@@ -72,9 +72,16 @@ std::string bounds_text(const TypeInfo& type) {
   return {};
 }
 
+std::string available_text(const FieldInfo& field) {
+  if (!field.available) return {};
+  if (field.available->empty()) return "Not available in this version.";
+  return "In this version only " + join(*field.available) + ".";
+}
+
 const FieldInfo* SchemaInfo::find(std::string_view name_or_alias) const {
   for (const FieldInfo& field : fields) {
-    if (field.name == name_or_alias || std::ranges::find(field.aliases, name_or_alias) != field.aliases.end()) return &field;
+    if (field.name == name_or_alias || std::ranges::find(field.aliases, name_or_alias) != field.aliases.end())
+      return &field;
   }
   return nullptr;
 }
@@ -178,7 +185,7 @@ TypeInfo Text::info() const {
   TypeInfo out;
   out.form = TypeInfo::Form::string;
   out.name = expects.empty() ? "text" : expects;
-  out.pattern = pattern;
+  out.pattern = pattern.empty() && !allow_empty ? R"([\s\S]+)" : pattern;
   return out;
 }
 
@@ -380,6 +387,7 @@ TypeInfo Rate::info() const {
   TypeInfo out;
   out.form = TypeInfo::Form::string;
   out.name = "rate";
+  out.pattern = R"([0-9]+(\.[0-9]+)?[kKmMgG]?([ _]*[A-Za-z]*[ _]*(/|[pP][eE][rR])[ _]*[^0-9]+)?)";
   out.unit = "per second";
   return out;
 }

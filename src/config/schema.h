@@ -80,6 +80,9 @@ struct FieldInfo {
   std::optional<std::vector<std::string>> available;
 };
 
+// "In this version only none.", "Not available in this version."; empty: all values are available.
+std::string available_text(const FieldInfo& field);
+
 struct Spelling {
   std::string key;     // a key of the object itself ...
   std::string target;  // ... that means this dotted path within it

@@ -62,6 +62,7 @@ std::vector<std::string> names_of(const BackendType& type) {
 
 std::string sample_value(const FieldInfo& field) {
   using Form = TypeInfo::Form;
+  if (field.available && !field.available->empty()) return field.available->front();
   if (!field.example.empty()) return field.example;
   if (field.secret) return "${env:" + std::string("SECRET") + "}";
   if (field.default_text && *field.default_text != "\"\"") return *field.default_text;
@@ -352,9 +353,9 @@ Json pattern_options(const PatternReference& pattern) {
 Json pattern_entry(const PatternReference& pattern) {
   Json properties;
   properties["type"] = {{"enum", names_of(pattern)}, {"description", "The pattern: " + sentence(pattern.info.summary)}};
-  properties["enabled"] = {{"type", {"boolean", "string"}},
-                           {"default", true},
-                           {"description", "false leaves the pattern out of the chain."}};
+  properties["enabled"] = config::json_schema(config::Bool{}.info());
+  properties["enabled"]["default"] = true;
+  properties["enabled"]["description"] = "false leaves the pattern out of the chain.";
   properties["config"] = reference_to(definition(pattern));
   properties["config"]["description"] = "The options, if they do not stand beside `type`.";
   Json out = {{"type", "object"}, {"title", pattern.info.name}};

@@ -95,7 +95,7 @@ def test_the_schema_refuses_a_good_share_of_wrong_files(validator: jsonschema.Dr
             continue  # not YAML: no schema is asked
         total += 1
         refused += bool(problems(validator, document))
-    assert refused / total > 0.5, f"{refused} of {total}"
+    assert refused / total > 0.65, f"{refused} of {total}"
 
 
 @pytest.mark.parametrize(
@@ -163,7 +163,7 @@ def test_every_option_may_stand_where_the_reference_says(cli: Cli, validator: js
             document.setdefault("namespaces", [{"name": "example", "backend": "kafka"}])
             for space in document["namespaces"]:
                 space.setdefault("backend", "kafka")
-            if found := problems(validator, document):
+            if option.get("available") != [] and (found := problems(validator, document)):
                 wrong.append(f"{option['name']} at {place['path']}: {place['example']}{found}")
             path = tmp_path / "example.yaml"
             path.write_text(json.dumps(document))
