@@ -4,6 +4,9 @@
 #include <charconv>
 #include <cstdio>
 #include <cstdlib>
+#include <map>
+#include <mutex>
+#include <regex>
 #include <set>
 
 #include "config/suggestions.h"
@@ -13,6 +16,21 @@ namespace {
 
 // Longer texts are not matched: the standard library's matcher recurses once a character.
 constexpr std::size_t kMaxMatched = 2048;
+
+// Compiling costs more than all else that is done with a value, and there are as many patterns as declarations have.
+bool matches(const std::string& text, const std::string& pattern) {
+  static std::mutex mutex;
+  static std::map<std::string, std::regex> compiled;
+  if (text.size() > kMaxMatched) return false;
+  const std::regex* regex = nullptr;
+  {
+    const std::lock_guard lock(mutex);
+    auto found = compiled.find(pattern);
+    if (found == compiled.end()) found = compiled.emplace(pattern, std::regex(pattern)).first;
+    regex = &found->second;
+  }
+  return std::regex_match(text, *regex);
+}
 
 bool expect_scalar(const Node& node, std::string_view expected, Diagnostics& diagnostics) {
   if (node.broken()) return false;
@@ -197,7 +215,7 @@ bool Text::parse(const Node& node, std::string& out, Diagnostics& diagnostics) c
     diagnostics.error(node, "INVALID_VALUE", "expected " + expected + ", but this is empty");
     return false;
   }
-  if (!pattern.empty() && !(text.size() <= kMaxMatched && std::regex_match(text, std::regex(pattern)))) {
+  if (!pattern.empty() && !matches(text, pattern)) {
     diagnostics.error(node, "INVALID_VALUE",
                       node.display() + " is not " + (expects.empty() ? "of the form " + pattern : expects),
                       hint == nullptr || node.substituted() ? "" : hint(text));
@@ -220,9 +238,7 @@ bool Address::parse(const Node& node, std::string& out, Diagnostics& diagnostics
   const std::string expected = need_host ? "an address host:port" : "an address host:port or :port";
   if (!expect_scalar(node, expected, diagnostics)) return false;
   const std::string& text = node.text();
-  static const std::regex with_host(Address{.need_host = true}.info().pattern);
-  static const std::regex any_host(Address{}.info().pattern);
-  if (text.size() > kMaxMatched || !std::regex_match(text, need_host ? with_host : any_host)) {
+  if (!matches(text, info().pattern)) {
     std::string hint;
     if (!node.substituted() && !text.empty()) {
       if (text.find(',') != std::string::npos) {
