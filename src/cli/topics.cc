@@ -24,8 +24,9 @@ called anything. A bare number is per second.
     Topic{
         "secret", "Secrets and variables",
         R"(In any value, `${env:NAME}` is replaced by the variable NAME of the environment, and `${file:PATH}` by the content of a file, without
-its last line break; a relative path begins at the folder of the configuration file. `$${` is a literal `${`. What was put in is never
-printed: messages, logs and the admin API show `${env:NAME}`. A secret that stands in the file itself is accepted with a warning.
+its last line break; a relative path begins at the folder of the configuration file. `$${` is a literal `${`. Messages about a value
+show `${env:NAME}`, not what was put in, and passwords, keys and tokens are shown nowhere; names of namespaces, topics and tables are no
+secrets, wherever they come from. A secret that stands in the file itself is accepted with a warning.
 
 ```yaml
 password: ${env:DATABASE_PASSWORD}

@@ -16,7 +16,8 @@
 namespace prism {
 namespace {
 
-constexpr std::string_view kSecret = "hunter2-secret";
+// Not a name of anything: names, of a namespace say, are shown wherever they come from.
+constexpr std::string_view kSecret = "Hunter2 (secret)";
 
 BackendType backend(std::string_view name, std::vector<std::string_view> aliases,
                     std::vector<std::string_view> capabilities) {
