@@ -651,7 +651,15 @@ std::vector<Registry::Moving> Registry::moving(const NamespaceMap& present, cons
     const NamespaceSpec* spec = file.find(name);
     const auto plan = plans.find(name);
     const bool stays = spec != nullptr && plan != plans.end();
-    Moving moving{.old = served, .patterns = {}, .topics = false, .topics_served = {}, .renames = false};
+    Moving moving{.old = served, .patterns = {}, .topics = false, .topics_served = {}, .groups = {}, .renames = false};
+    if (stays) {
+      const auto& before = old.spec_.consumer_groups;
+      const auto& after = spec->consumer_groups;
+      const bool fewer = before.empty() ? !after.empty() : std::ranges::any_of(before, [&](const auto& g) {
+        return std::ranges::find(after, g) == after.end();
+      });
+      if (fewer) moving.groups = after;
+    }
     moving.renames = !stays || spec->backend.topic != old.spec_.backend.topic ||
                      spec->backend.topic_prefix != old.spec_.backend.topic_prefix ||
                      plan->second.fixed_topic != old.fixed_topic_;
@@ -674,7 +682,7 @@ std::vector<Registry::Moving> Registry::moving(const NamespaceMap& present, cons
         }
       }
     }
-    if (moving.topics || !moving.patterns.empty()) out.push_back(std::move(moving));
+    if (moving.topics || moving.groups || !moving.patterns.empty()) out.push_back(std::move(moving));
   }
   return out;
 }
@@ -719,6 +727,15 @@ Task<Result<void>> Registry::build(Context context, FileSpec file, Next* next) {
   co_return {};
 }
 
+namespace {
+// May a message published to such a namespace go to this topic?
+bool publishes_to(const BackendUse& backend, const std::string& fixed_topic, const std::string& topic) {
+  const std::string& only = fixed_topic.empty() ? backend.topic : fixed_topic;
+  if (!only.empty()) return topic == only;
+  return backend.topic_prefix.empty() || topic.starts_with(backend.topic_prefix + ".");
+}
+}  // namespace
+
 Task<Result<Unfinished>> Registry::unfinished(Context context, const Moving* moving) {
   const Namespace& ns = *moving->old.own;
   Unfinished out{.name = ns.name(), .count = 0, .what = {}};
@@ -731,10 +748,12 @@ Task<Result<Unfinished>> Registry::unfinished(Context context, const Moving* mov
     PRISM_CO_TRY(auto left, co_await const_cast<Pattern*>(pattern)->unfinished(context));
     add(left.count, left.what);
   }
-  if (!moving->topics) co_return out;
+  if (!moving->topics && !moving->groups) co_return out;
   PRISM_CO_TRY(const auto topics, co_await ns.topics_->known(context));
   for (const auto& topic : topics) {
-    if (moving->topics_served.contains(topic)) continue;
+    if (!publishes_to(ns.spec_.backend, ns.fixed_topic_, topic)) continue;  // left behind by an earlier change
+    const bool leaves = moving->topics && !moving->topics_served.contains(topic);
+    if (!leaves && !moving->groups) continue;
     std::vector<std::string> groups = ns.spec_.consumer_groups;
     if (groups.empty()) {
       auto existing = co_await ns.log_->groups(context, topic);
@@ -743,8 +762,9 @@ Task<Result<Unfinished>> Registry::unfinished(Context context, const Moving* mov
       groups = std::move(*existing);
     }
     const bool nobody = groups.empty();
-    if (nobody) groups.emplace_back();
+    if (nobody && leaves) groups.emplace_back();
     for (const auto& group : groups) {
+      if (!leaves && std::ranges::find(*moving->groups, group) != moving->groups->end()) continue;
       PRISM_CO_TRY(const auto floors, co_await ns.log_->floors(context, topic, group));
       std::uint64_t count = 0;
       for (const auto& floor : floors) count += floor.end - std::max(floor.begin, nobody ? 0 : floor.acked_below);

@@ -224,7 +224,10 @@ class Registry {
     std::vector<const Pattern*> patterns;  // whose places they are
     bool topics = false;                   // what is not consumed would not be found any more
     std::set<std::string> topics_served;   // but for these
-    bool renames = false;                  // names mean other topics from now on
+    // The declared groups from now on, where fewer groups count than before: what the others have not acknowledged
+    // would be cleaned up under them.
+    std::optional<std::vector<std::string>> groups;
+    bool renames = false;  // names mean other topics from now on
   };
   struct Next;
 

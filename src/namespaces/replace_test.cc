@@ -244,6 +244,48 @@ TEST_F(ReplaceTest, ATopicIsChangedWhenItIsConsumed) {
   run_blocking(again->close(Context()));
 }
 
+// What a group that is taken from the list has not acknowledged would be cleaned up under it.
+// proves
+TEST_F(ReplaceTest, AGroupIsTakenAwayWhenItHasConsumed) {
+  const auto with = [](const std::string& groups) {
+    return "namespaces: [{name: test, patterns: [pub-sub, claim-check], claim_check: {threshold: 1kB, storage: "
+           "{backend: s3, bucket: b}}, pub_sub: {consumer_groups: " +
+           groups + "}, backend: kafka}]";
+  };
+  open(with("[a, b]"), 300ms);
+  const std::string large(3'000, 'x');
+  ASSERT_TRUE(publish("test", large));
+  auto a = subscribe("test", "a");
+  EXPECT_EQ(receive_and_ack(*a), large);
+  const auto refused = replace(with("[a]"));
+  ASSERT_FALSE(refused);
+  EXPECT_EQ(refused.error().reason, "NAMESPACE_HAS_WORK");
+  EXPECT_NE(refused.error().message.find("1 messages in topic test that group b has not acknowledged"),
+            std::string::npos)
+      << refused.error().message;
+  const auto in_the_way = run_blocking(registry->in_the_way(Context(), parse(with("[a]"))));
+  ASSERT_TRUE(in_the_way);
+  EXPECT_EQ(in_the_way->size(), 1U);
+  must_replace(with("[b, a]"));
+  auto b = subscribe("test", "b");
+  EXPECT_EQ(receive_and_ack(*b), large);
+  must_replace(with("[a]"));
+  run_blocking(a->close(Context()));
+  run_blocking(b->close(Context()));
+}
+
+// proves: R-70
+TEST_F(ReplaceTest, AnAbandonedTopicIsNotInTheWayOfLaterChanges) {
+  open(file("", "{type: kafka, topic: one}"), 300ms);
+  auto subscription = subscribe("test");
+  ASSERT_TRUE(publish("test", "x"));
+  const auto abandoned = replace(file("", "{type: kafka, topic: two}"), {"test"});
+  ASSERT_TRUE(abandoned) << abandoned.error().describe();
+  EXPECT_EQ(abandoned->abandoned.size(), 1U);
+  must_replace(file("", "{type: kafka, topic: three}"));
+  run_blocking(subscription->close(Context()));
+}
+
 // proves: R-70
 TEST_F(ReplaceTest, WorkIsAbandonedByNameOnly) {
   open(file(kOutbox), 300ms);
