@@ -337,6 +337,13 @@ def metric(server: PrismTestServer, name: str) -> float:
     return sum(float(line.rsplit(" ", 1)[1]) for line in text.splitlines() if re.match(rf"{name}[ {{]", line))
 
 
+def wait_for_log(server: PrismTestServer, text: str, timeout: float = 40) -> None:
+    until = time.monotonic() + timeout
+    while text not in server.log():
+        assert time.monotonic() < until, server.log()
+        time.sleep(0.02)
+
+
 # proves: M-24
 @pytest.mark.parametrize("protocol", ["grpc", "http/protobuf"])
 def test_a_receiver_that_is_down_holds_nothing_up_and_gets_what_waited_when_it_is_back(protocol: str) -> None:
@@ -349,17 +356,20 @@ def test_a_receiver_that_is_down_holds_nothing_up_and_gets_what_waited_when_it_i
         begun = time.monotonic()
         client.publish("plain", b"while it is down")
         assert time.monotonic() - begun < 5
+        wait_for_log(server, "traces cannot be exported")
+        assert metric(server, "prism_trace_spans_exported_total") == 0
         with OtlpReceiver(None, *ports) as again:
-            again.wait_for(lambda spans: [s for s in spans if s["name"] == "kafka.produce"], timeout=40)
-            assert metric(server, "prism_trace_spans_exported_total") > 0
+            again.wait_for(lambda spans: {"kafka.produce", "PubSubService.Publish"} <= {s["name"] for s in spans}, timeout=40)
+            wait_for_log(server, "traces are exported again")
             assert metric(server, "prism_trace_spans_dropped_total") == 0
 
 
 # proves: M-24
-def test_a_full_queue_drops_and_counts() -> None:
+@pytest.mark.parametrize("protocol", ["grpc", "http/protobuf"])
+def test_a_full_queue_drops_and_counts(protocol: str) -> None:
     with OtlpReceiver() as receiver:
         receiver.refuse = True
-        with PrismTestServer(config(receiver, queue=10, batch=5), namespace="plain") as server:
+        with PrismTestServer(config(receiver, protocol, queue=10, batch=5), namespace="plain") as server:
             client = server.client()
             for _ in range(50):
                 client.publish("plain", b"x")

@@ -21,13 +21,14 @@ namespace {
 namespace otel = opentelemetry;
 namespace otlp = opentelemetry::exporter::otlp;
 
-// The exporters only log why something failed.
-class LastProblem final : public otel::sdk::common::internal_log::LogHandler {
+// The exporters only log why something failed; the first line of an attempt says it best.
+class FirstProblem final : public otel::sdk::common::internal_log::LogHandler {
  public:
-  void Handle(otel::sdk::common::internal_log::LogLevel /*level*/, const char* /*file*/, int /*line*/, const char* text,
+  void Handle(otel::sdk::common::internal_log::LogLevel level, const char* /*file*/, int /*line*/, const char* text,
               const otel::sdk::common::AttributeMap& /*attributes*/) noexcept override {
+    if (level != otel::sdk::common::internal_log::LogLevel::Error) return;
     const std::lock_guard lock(mutex_);
-    if (text != nullptr) text_ = text;
+    if (text_.empty()) text_ = text != nullptr && *text != 0 ? text : "the receiver does not take them";
   }
   std::string take() {
     const std::lock_guard lock(mutex_);
@@ -113,9 +114,10 @@ class OtlpExporter final : public Exporter {
     }
     problem_->take();
     const auto result = exporter_->Export({records.data(), records.size()});
-    if (result == otel::sdk::common::ExportResult::kSuccess) return {};
-    exporter_.reset();
+    // The exporter over HTTP says success also where nothing was sent: there the error that it logged is the truth.
     std::string why = problem_->take();
+    if (result == otel::sdk::common::ExportResult::kSuccess && why.empty()) return {};
+    exporter_.reset();
     return why.empty() ? "the receiver does not take them" : why;
   }
 
@@ -156,7 +158,7 @@ class OtlpExporter final : public Exporter {
   std::unique_ptr<otel::sdk::trace::SpanExporter> exporter_;
   std::unique_ptr<otel::sdk::instrumentationscope::InstrumentationScope> scope_ =
       otel::sdk::instrumentationscope::InstrumentationScope::Create("prism", PRISM_VERSION);
-  LastProblem* problem_ = new LastProblem();  // shared with the library's global handler
+  FirstProblem* problem_ = new FirstProblem();  // shared with the library's global handler
 };
 
 }  // namespace
