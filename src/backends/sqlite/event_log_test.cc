@@ -6,8 +6,8 @@
 
 #include <filesystem>
 
-#include "backends/sqlite/ack_set.h"
-#include "backends/sqlite/delivery_window.h"
+#include "capabilities/ack_set.h"
+#include "capabilities/delivery_window.h"
 #include "capabilities/testing/event_log_suite.h"
 
 namespace prism::sqlite {

@@ -3,7 +3,7 @@
 #include <algorithm>
 #include <limits>
 
-#include "backends/sqlite/varint.h"
+#include "base/varint.h"
 
 namespace prism::sqlite {
 

@@ -15,7 +15,7 @@
 #include <string>
 #include <vector>
 
-#include "backends/sqlite/delivery_window.h"
+#include "capabilities/delivery_window.h"
 #include "backends/sqlite/log_state.h"
 
 namespace prism::sqlite {

@@ -1,6 +1,6 @@
 #include "backends/sqlite/record_codec.h"
 
-#include "backends/sqlite/varint.h"
+#include "base/varint.h"
 
 namespace prism::sqlite {
 namespace {

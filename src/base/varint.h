@@ -6,7 +6,7 @@
 #include <string>
 #include <string_view>
 
-namespace prism::sqlite {
+namespace prism {
 
 inline void put_varint(std::string& out, std::uint64_t value) {
   while (value >= 0x80) {
@@ -30,4 +30,4 @@ inline std::optional<std::uint64_t> take_varint(std::string_view& in) noexcept {
   return std::nullopt;
 }
 
-}  // namespace prism::sqlite
+}  // namespace prism

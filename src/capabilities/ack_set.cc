@@ -1,11 +1,11 @@
-#include "backends/sqlite/ack_set.h"
+#include "capabilities/ack_set.h"
 
 #include <algorithm>
 #include <iterator>
 
-#include "backends/sqlite/varint.h"
+#include "base/varint.h"
 
-namespace prism::sqlite {
+namespace prism {
 
 bool AckSet::contains(std::uint64_t offset) const noexcept {
   if (offset < below_) return true;
@@ -80,4 +80,4 @@ std::optional<AckSet> AckSet::decode(std::uint64_t below, std::string_view range
   return set;
 }
 
-}  // namespace prism::sqlite
+}  // namespace prism

@@ -1,11 +1,11 @@
-#include "backends/sqlite/delivery_window.h"
+#include "capabilities/delivery_window.h"
 
 #include <gtest/gtest.h>
 
 #include <random>
 #include <set>
 
-namespace prism::sqlite {
+namespace prism {
 namespace {
 
 TEST(AckSet, IsTheSetOfWhatWasAdded) {
@@ -239,4 +239,4 @@ TEST(DeliveryWindow, RecordsThatAreGoneCountAsDone) {
 }
 
 }  // namespace
-}  // namespace prism::sqlite
+}  // namespace prism

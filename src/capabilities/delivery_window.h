@@ -17,10 +17,10 @@
 #include <utility>
 #include <vector>
 
-#include "backends/sqlite/ack_set.h"
+#include "capabilities/ack_set.h"
 #include "base/types.h"
 
-namespace prism::sqlite {
+namespace prism {
 
 // What one receive() may still take.
 struct DeliveryBudget {
@@ -198,4 +198,4 @@ void DeliveryWindow::deliver_ready(DeliveryBudget& budget, Clock::time_point now
   }
 }
 
-}  // namespace prism::sqlite
+}  // namespace prism

@@ -7,7 +7,7 @@
 #include <string>
 #include <string_view>
 
-namespace prism::sqlite {
+namespace prism {
 
 class AckSet {
  public:
@@ -30,4 +30,4 @@ class AckSet {
   std::map<std::uint64_t, std::uint64_t> ranges_;  // first -> end, apart from each other, all above below_
 };
 
-}  // namespace prism::sqlite
+}  // namespace prism

@@ -1,10 +1,10 @@
-#include "backends/sqlite/delivery_window.h"
+#include "capabilities/delivery_window.h"
 
 #include <algorithm>
 
-#include "backends/sqlite/varint.h"
+#include "base/varint.h"
 
-namespace prism::sqlite {
+namespace prism {
 
 std::string Progress::encode_attempts() const {
   std::string out;
@@ -286,4 +286,4 @@ void DeliveryWindow::trim() {
   }
 }
 
-}  // namespace prism::sqlite
+}  // namespace prism
