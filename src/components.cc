@@ -18,7 +18,7 @@ const Components& components() {
   static const Components all = [] {
     Components c;
 #define BACKEND(folder) \
-  for (auto& type : folder::backend_types()) c.backends.push_back(std::move(type));
+  for (auto& type : folder::backend_types()) c.add(std::move(type));
 #define PATTERN(folder) c.patterns.push_back(folder::pattern_type());
 #include "components.def"
 #undef BACKEND

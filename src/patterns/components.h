@@ -59,6 +59,9 @@ struct PatternType {
 };
 
 struct Components {
+  // What the table has of this name already, and what it is given now, become one: the twin's `embed`, everything else
+  // of the entry that connects. Else what the other lacks.
+  void add(BackendType type);
   std::vector<BackendType> backends;
   std::vector<PatternType> patterns;
   const BackendType* backend(std::string_view name_or_alias) const;
