@@ -1,7 +1,8 @@
 # One function makes the anatomy of every module uniform:
-#   prism_module(<folder name> [DEPENDS lib...] [TEST_DEPENDS lib...] [PRECOMPILE <header>...])
+#   prism_module(<folder name> [DEPENDS lib...] [TEST_DEPENDS lib...] [PRECOMPILE <header>...] [SERVERS <name>...])
 # builds every *.cc of the current folder into the library prism_<name>, and every *_test.cc beside it into the test program
-# <name>_test (registered with ctest case by case). *_server_test.cc need a real server and are built into <name>_server_test.
+# <name>_test (registered with ctest case by case). *_server_test.cc need real servers (scripts/servers; default: the one of the
+# folder's name) and are built into <name>_server_test, which finds them in its environment.
 
 add_library(prism_flags INTERFACE)
 target_compile_options(prism_flags INTERFACE
@@ -20,9 +21,11 @@ target_link_options(prism_flags INTERFACE -fuse-ld=mold)
 set(PRISM_TESTS "" CACHE INTERNAL "")
 
 function(prism_module name)
-  cmake_parse_arguments(M "" "" "DEPENDS;TEST_DEPENDS;PRECOMPILE" ${ARGN})
+  cmake_parse_arguments(M "" "" "DEPENDS;TEST_DEPENDS;PRECOMPILE;SERVERS" ${ARGN})
   file(GLOB sources CONFIGURE_DEPENDS ${CMAKE_CURRENT_SOURCE_DIR}/*.cc)
   set(tests ${sources})
+  set(server_tests ${sources})
+  list(FILTER server_tests INCLUDE REGEX "_server_test\\.cc$")
   list(FILTER sources EXCLUDE REGEX "_test\\.cc$")
   list(FILTER sources EXCLUDE REGEX "/main\\.cc$")
   list(FILTER tests INCLUDE REGEX "_test\\.cc$")
@@ -40,6 +43,12 @@ function(prism_module name)
   if(tests)
     prism_test(${name}_test SOURCES ${tests} DEPENDS prism_${name} ${M_TEST_DEPENDS})
   endif()
+  if(server_tests AND PRISM_GRPC)
+    if(NOT M_SERVERS)
+      set(M_SERVERS ${name})
+    endif()
+    prism_test(${name}_server_test SOURCES ${server_tests} DEPENDS prism_${name} ${M_TEST_DEPENDS} SERVERS ${M_SERVERS})
+  endif()
 endfunction()
 
 # Without a time stamp, ccache can share what was compiled with the header.
@@ -48,10 +57,28 @@ function(prism_precompile target)
   target_compile_options(${target} PRIVATE "SHELL:-Xclang -fno-pch-timestamp")
 endfunction()
 
+# Where the tests' servers keep their data; tests/CMakeLists.txt starts and stops them around a run.
+set(PRISM_SERVERS_DIR ${PROJECT_BINARY_DIR}/servers)
+
+# A command that finds the given servers, fails without them where they are required (CI), and ends with 77 without them elsewhere.
+function(prism_with_servers out)
+  set(needed "")
+  foreach(server ${ARGN})
+    list(APPEND needed --needs ${server})
+  endforeach()
+  set(${out} ${PROJECT_SOURCE_DIR}/scripts/servers --dir ${PRISM_SERVERS_DIR} exec ${needed} -- PARENT_SCOPE)
+endfunction()
+
 function(prism_test name)
-  cmake_parse_arguments(T "" "" "SOURCES;DEPENDS" ${ARGN})
+  cmake_parse_arguments(T "" "" "SOURCES;DEPENDS;SERVERS" ${ARGN})
   include(GoogleTest)
   add_executable(${name} ${T_SOURCES})
   target_link_libraries(${name} PRIVATE ${T_DEPENDS} GTest::gmock GTest::gtest_main)
-  gtest_discover_tests(${name} DISCOVERY_MODE PRE_TEST PROPERTIES TIMEOUT 300 LABELS unit)
+  if(T_SERVERS)
+    prism_with_servers(with_servers ${T_SERVERS})
+    set_target_properties(${name} PROPERTIES CROSSCOMPILING_EMULATOR "${with_servers}")
+    gtest_discover_tests(${name} DISCOVERY_MODE PRE_TEST PROPERTIES TIMEOUT 300 LABELS server FIXTURES_REQUIRED servers SKIP_RETURN_CODE 77)
+  else()
+    gtest_discover_tests(${name} DISCOVERY_MODE PRE_TEST PROPERTIES TIMEOUT 300 LABELS unit)
+  endif()
 endfunction()

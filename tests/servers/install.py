@@ -38,11 +38,13 @@ class GoProgram:
         return self.path.exists()
 
     def install(self) -> None:
-        go = shutil.which("go") or shutil.which("/usr/local/go/bin/go")
+        packaged = sorted(map(str, pathlib.Path("/usr/lib").glob("go-1.2[1-9]/bin/go")))
+        go = shutil.which("go") or next(filter(shutil.which, ["/usr/local/go/bin/go", *reversed(packaged)]), None)
         if go is None:
             raise ServerError(f"{self.name} {self.version} is built with Go, which is not installed")
         with tempfile.TemporaryDirectory(dir=_made(cache())) as draft:
             settings = {"GOBIN": draft, "GOFLAGS": "-buildvcs=false", "CGO_ENABLED": "0"}
+            settings["GOTOOLCHAIN"] = os.environ.get("GOTOOLCHAIN", "auto")  # the distribution's Go may be too old for the program
             _run([go, "install", f"{self.package}@{self.version}"], settings)
             _made(self.path.parent)
             (pathlib.Path(draft) / self.built_as).rename(self.path)
