@@ -48,8 +48,9 @@ run: build ## Build, start, publish large files and orders through outbox and cl
 	FILES='$(FILES)' ONCE='$(ONCE)' FILE='$(FILE)' scripts/run-demo
 
 .PHONY: test
-test: ## Build and run every test: unit, conformance, Python client, end to end, faults, README, documents
+test: ## Build and run every test: unit, conformance, Python client, end to end, on real servers, faults, README, documents
 	$(call build,dev)
+	scripts/install-deps --servers
 	ctest --preset dev -j $(JOBS) $(CTEST_ARGS)
 
 .PHONY: check

@@ -129,7 +129,7 @@ class Server:
             self.data.mkdir(parents=True, exist_ok=True)
             ports = self.state.get("ports", {})
             deadline = time.monotonic() + self.start_time
-            for attempt in range(6):
+            for attempt in range(5):
                 if set(ports) != set(self.ports) or not all(is_free(port) for port in ports.values()):
                     ports = {name: free_port() for name in self.ports}
                 self._remember(ports=ports)
