@@ -150,6 +150,12 @@ struct JobKeeper::Shard {
     if (is_caught_up && state != JobState::paused) return 0;
     return std::chrono::duration<double>(Clock::now() - caught_up).count();
   }
+  // When a round last ended without an error, in seconds since 1970; none: not yet, or it runs elsewhere.
+  std::optional<double> succeeded_at() {
+    const std::lock_guard lock(mutex);
+    if (!last_success || state == JobState::waiting) return std::nullopt;
+    return std::chrono::duration<double>(last_success->time_since_epoch()).count();
+  }
   void set(JobState s) {
     const std::lock_guard lock(mutex);
     state = s;
@@ -210,37 +216,28 @@ void JobKeeper::show(const std::vector<std::shared_ptr<Shard>>& shards) {  // wi
       return n;
     }));
   }
-  constexpr double kUnknown = std::numeric_limits<double>::quiet_NaN();
-  shown_.push_back(
-      metrics
-          .gauge("prism_job_lag_seconds",
-                 "For how long a background job has had work that is not done; 0: it has caught up. Of the "
-                 "shards that run in this process the worst.",
-                 {"namespace", "name"})
-          .callback(labels, [shards] {
-            double worst = kUnknown;
-            for (const auto& shard : shards) {
-              const auto lag = shard->lag();
-              if (lag && !(*lag <= worst)) worst = *lag;
-            }
-            return worst;
-          }));
-  shown_.push_back(metrics
-                       .gauge("prism_job_last_success_timestamp_seconds",
-                              "When a round of a background job last ended without an error, in seconds since 1970. Of "
-                              "the shards that run in this process the earliest.",
-                              {"namespace", "name"})
-                       .callback(labels, [shards] {
-                         double first = kUnknown;
-                         for (const auto& shard : shards) {
-                           const std::lock_guard lock(shard->mutex);
-                           if (!shard->last_success || shard->state == JobState::waiting) continue;
-                           const double at =
-                               std::chrono::duration<double>(shard->last_success->time_since_epoch()).count();
-                           if (!(first <= at)) first = at;
-                         }
-                         return first;
-                       }));
+  // Of what the shards say the worst; not shown where none says anything.
+  const auto show_worst = [&](std::string name, std::string help, auto value, auto worse) {
+    shown_.push_back(
+        metrics.gauge(std::move(name), std::move(help), {"namespace", "name"}).callback(labels, [shards, value, worse] {
+          std::optional<double> worst;
+          for (const auto& shard : shards) {
+            const std::optional<double> one = value(*shard);
+            if (one && (!worst || worse(*one, *worst))) worst = one;
+          }
+          return worst.value_or(std::numeric_limits<double>::quiet_NaN());
+        }));
+  };
+  show_worst(
+      "prism_job_lag_seconds",
+      "For how long a background job has had work that is not done; 0: it has caught up. Of the shards that run in "
+      "this process the worst.",
+      [](Shard& shard) { return shard.lag(); }, std::greater<>());
+  show_worst(
+      "prism_job_last_success_timestamp_seconds",
+      "When a round of a background job last ended without an error, in seconds since 1970. Of the shards that run in "
+      "this process the earliest.",
+      [](Shard& shard) { return shard.succeeded_at(); }, std::less<>());
 }
 
 Task<void> JobKeeper::run(std::shared_ptr<Shard> shard) {
@@ -249,9 +246,9 @@ Task<void> JobKeeper::run(std::shared_ptr<Shard> shard) {
   const Context context = Context::background(stop);
   const std::string lease_name = "job/" + shard->job->info().name + "/" + std::to_string(shard->shard);
   while (!stop.stop_requested()) {
+    const auto seen = shard->pause_changed.version();
     if (shard->paused) {
       shard->set(JobState::paused);
-      const auto seen = shard->pause_changed.version();
       if (shard->paused) co_await shard->pause_changed.wait(context, seen, std::chrono::hours(1));
       continue;
     }
@@ -270,7 +267,8 @@ Task<void> JobKeeper::run(std::shared_ptr<Shard> shard) {
     // Spread out, so that waiting processes do not ask all at once.
     thread_local std::minstd_rand random{std::random_device{}()};
     const auto quarter = std::chrono::duration_cast<std::chrono::milliseconds>(options_.lease_ttl).count() / 4;
-    co_await sleep_for(loop_, context, std::chrono::milliseconds(quarter / 2 + random() % std::max<long>(1, quarter)));
+    const std::chrono::milliseconds later(quarter / 2 + random() % std::max<long>(1, quarter));
+    co_await shard->pause_changed.wait(context, seen, later);
   }
   shard->set(JobState::stopped);
 }
@@ -314,10 +312,12 @@ Task<void> JobKeeper::hold(std::shared_ptr<Shard> shard, Grant grant) {
       present = shard->grant;
       if (shard->state != JobState::failing) shard->state = JobState::running;
       shard->is_caught_up = false;
+      // Somebody has woken it: what for is seen below, or is past (paused, and resumed during the round).
+      if (shard->wait_stop.stop_requested()) shard->wait_stop = std::stop_source();
       round_context = Context::background(shard->round_stop.get_token());
       wait_context = Context::background(shard->wait_stop.get_token());
     }
-    if (stop.stop_requested()) break;
+    if (stop.stop_requested() || shard->lost || shard->paused) break;
     if (Clock::now() >= present.safe_until) {  // this process was stopped for longer than the lease lasts
       shard->lost = true;
       break;
