@@ -3,8 +3,7 @@
 
 #include <gtest/gtest.h>
 
-#include <map>
-
+#include "patterns/claim_check/objects_for_test.h"
 #include "runtime/scope.h"
 
 namespace prism::claim_check {
@@ -12,49 +11,27 @@ namespace {
 
 using namespace std::chrono_literals;
 
-// Objects of one byte each; between two pages something may happen.
-class Listed final : public ObjectStore {
+// Between two pages of a listing something may happen.
+class Listed final : public MemoryObjects {
  public:
-  std::map<std::string, std::uint64_t> objects;
   std::function<void(std::size_t page)> after_page;
   std::size_t pages = 0;
   bool down = false;
 
-  const ObjectFeatures& features() const noexcept override { return features_; }
-  Task<Result<ObjectInfo>> put(Context /*c*/, std::string /*key*/, Payload /*p*/, PutOptions /*o*/) override {
-    co_return fail(Code::unimplemented, "NO", "no");
+  void keep(const std::string& key, std::uint64_t size) {
+    ObjectInfo info;
+    info.key = key;
+    info.size = size;
+    objects[key] = {{}, std::move(info)};
   }
-  Task<Result<std::pair<ObjectInfo, Payload>>> get(Context /*c*/, std::string /*key*/, std::uint64_t /*from*/,
-                                                   std::optional<std::uint64_t> /*n*/) override {
-    co_return fail(Code::unimplemented, "NO", "no");
-  }
-  Task<Result<ObjectInfo>> head(Context /*c*/, std::string /*key*/) override {
-    co_return fail(Code::unimplemented, "NO", "no");
-  }
-  Task<Batch<Result<void>>> remove(Context /*c*/, Batch<std::string> keys) override {
-    co_return Batch<Result<void>>(keys.size());
-  }
-  Task<Result<Batch<ObjectInfo>>> list(Context /*c*/, std::string prefix, std::string after, std::size_t max) override {
+  Task<Result<Batch<ObjectInfo>>> list(Context context, std::string prefix, std::string after,
+                                       std::size_t max) override {
     if (down) co_return fail(Code::unavailable, "DOWN", "down");
-    Batch<ObjectInfo> out;
-    for (auto it = objects.upper_bound(after); it != objects.end() && out.size() < max; ++it) {
-      if (!it->first.starts_with(prefix)) continue;
-      ObjectInfo info;
-      info.key = it->first;
-      info.size = it->second;
-      out.push_back(std::move(info));
-    }
+    auto page = co_await MemoryObjects::list(std::move(context), std::move(prefix), std::move(after), max);
     ++pages;
     if (after_page) after_page(pages);
-    co_return out;
+    co_return page;
   }
-  Task<Result<std::size_t>> abort_uploads(Context /*c*/, std::string /*prefix*/, WallTime /*t*/) override {
-    co_return 0;
-  }
-  Task<void> close(Context /*c*/) override { co_return; }
-
- private:
-  ObjectFeatures features_;
 };
 
 std::string key(int i) {
@@ -83,8 +60,8 @@ struct HeldTest : testing::Test {
 TEST_F(HeldTest, IsNotShownUntilItIsKnown) {
   held.stored(key(1), 5);
   EXPECT_EQ(bytes(), "");
-  store->objects[key(1)] = 5;
-  store->objects["q/other"] = 100;
+  store->keep(key(1), 5);
+  store->keep("q/other", 100);
   count();
   EXPECT_EQ(bytes(), "5");
   EXPECT_EQ(line("prism_claim_check_storage_bytes"), "5");
@@ -97,7 +74,7 @@ TEST_F(HeldTest, IsNotShownUntilItIsKnown) {
 }
 
 TEST_F(HeldTest, AListingGoesOnWhereItWasCutOffAndSeesWhatChangedBehindIt) {
-  for (int i = 0; i < 2500; ++i) store->objects[key(i)] = 1;
+  for (int i = 0; i < 2500; ++i) store->keep(key(i), 1);
   std::stop_source cut;
   store->after_page = [&](std::size_t page) {
     if (page == 1) cut.request_stop();
@@ -109,7 +86,7 @@ TEST_F(HeldTest, AListingGoesOnWhereItWasCutOffAndSeesWhatChangedBehindIt) {
   held.removed(key(3), 1);
   store->objects.erase(key(2000));  // ahead of it
   held.removed(key(2000), 1);
-  store->objects[key(9000)] = 10;
+  store->keep(key(9000), 10);
   held.stored(key(9000), 10);
   count();
   EXPECT_EQ(bytes(), "2508");
@@ -120,10 +97,10 @@ TEST_F(HeldTest, IsNotListedAnewAtOnceAndGoesOnAfterAnError) {
   store->down = true;
   EXPECT_FALSE(run_blocking(held.count(Context(), store, "p/")));
   store->down = false;
-  store->objects[key(1)] = 5;
+  store->keep(key(1), 5);
   count();
   EXPECT_EQ(bytes(), "5");
-  store->objects[key(2)] = 5;  // by another process
+  store->keep(key(2), 5);  // by another process
   count();
   EXPECT_EQ(bytes(), "5");
   EXPECT_EQ(store->pages, 1U);
