@@ -417,7 +417,7 @@ int main(int argc, char** argv) {
     const std::string name = argv[i];
     if (name == "--echo") {
       options["echo"] = "1";
-    } else if (name.rfind("--", 0) == 0 && i + 1 < argc) {
+    } else if (name.starts_with("--") && i + 1 < argc) {
       options[name.substr(2)] = argv[++i];
     } else {
       std::cerr << "what is " << name << "?\n";

@@ -19,7 +19,8 @@ void add_detail(common::v1::Status& status, std::string_view name, const google:
 
 std::string value_or(const Error& error, const std::string& key, std::string fallback) {
   const auto found = error.metadata.find(key);
-  return found != error.metadata.end() ? found->second : std::move(fallback);
+  if (found != error.metadata.end()) return found->second;
+  return fallback;
 }
 
 }  // namespace
@@ -77,7 +78,7 @@ grpc::Status to_status(const Error& error) {
     default:
       break;
   }
-  return {static_cast<grpc::StatusCode>(error.code), std::move(text), status.SerializeAsString()};
+  return {static_cast<grpc::StatusCode>(error.code), text, status.SerializeAsString()};
 }
 
 std::string reason_of(const grpc::Status& status) {

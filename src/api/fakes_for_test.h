@@ -57,19 +57,19 @@ class FakeLog final : public Publisher, public Subscriber {
     for (auto& message : messages) {
       if (refuse) {
         if (auto error = refuse(message.id)) {
-          out.push_back(fail(std::move(*error)));
+          out.emplace_back(fail(std::move(*error)));
           continue;
         }
       }
       auto body = co_await message.payload.collect(context, 1UL << 30);
       if (!body) {
-        out.push_back(fail(std::move(body).error()));
+        out.emplace_back(fail(std::move(body).error()));
         continue;
       }
       const std::lock_guard lock(mutex_);
       Appended appended{Position(PositionPart{source_, 0, stored_.size()}), Durability::fsync, false};
       stored_.push_back({message.topic, message.id, message.key, std::move(message.headers), std::move(*body)});
-      out.push_back(std::move(appended));
+      out.emplace_back(std::move(appended));
     }
     if (on_loop) co_await resume_on(loop_);
     changed_.notify();

@@ -117,7 +117,7 @@ TEST_F(MeasuredTest, DeliveriesAndWhatBecomesOfThem) {
     auto subscription = run_blocking(chain.subscribe->subscribe(Context(), {}));
     ASSERT_TRUE(subscription);
     EXPECT_EQ(value("prism_subscriptions{namespace=\"media\"}"), 1);
-    run_blocking((*subscription)->receive(Context(), 10, 1000));
+    EXPECT_TRUE(run_blocking((*subscription)->receive(Context(), 10, 1000)));
     Batch<Settle> settles;
     settles.push_back({"a", Settle::Do::ack, {}, {}});
     settles.push_back({"b", Settle::Do::nack, {}, {}});

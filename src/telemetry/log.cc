@@ -363,8 +363,7 @@ void detail::write(Level l, std::string_view message, Fields fields, const Conte
       format_json(out, line, std::chrono::system_clock::now());
     }
     write_to_stderr(std::string_view(out.data(), out.size()));
-  } catch (...) {
-    // A line is lost; whoever logs goes on.
+  } catch (...) {  // NOLINT(bugprone-empty-catch): the line is lost, whoever logs goes on
   }
 }
 

@@ -276,7 +276,7 @@ Options read_options(const Node& entry, Diagnostics& diagnostics) {
   options.interval = parsed->cleanup.interval;
   options.on_consume = deletes_on_consume(parsed->cleanup);
   for (const auto& given : {parsed->storage.ttl, parsed->cleanup.ttl, parsed->cleanup.retention}) {
-    if (given) options.expiry = *given ? std::optional<Clock::duration>(**given) : std::nullopt;
+    if (given) options.expiry = *given;
   }
   return options;
 }

@@ -38,10 +38,10 @@ class Log final : public Publisher {
     std::set<std::string> failed;
     for (const auto& m : messages) {
       if (failed.contains(m.key)) {
-        results.push_back(fail(Code::aborted, "EARLIER_MESSAGE_FAILED", "x", {}, Retry::safe));
+        results.emplace_back(fail(Code::aborted, "EARLIER_MESSAGE_FAILED", "x", {}, Retry::safe));
       } else if (down || (!refused_key.empty() && m.key == refused_key) || (refuses && refuses(m))) {
         if (!m.key.empty()) failed.insert(m.key);
-        results.push_back(fail(refusal, "LOG_DOWN", "the log is down", {}, Retry::safe));
+        results.emplace_back(fail(refusal, "LOG_DOWN", "the log is down", {}, Retry::safe));
       } else {
         ids.push_back(m.id);
         keys.push_back(m.key);
