@@ -14,6 +14,7 @@ import http.server
 import json
 import pathlib
 import signal
+import socket
 import ssl
 import threading
 import time
@@ -66,13 +67,22 @@ def spans_of(request: trace_service_pb2.ExportTraceServiceRequest, protocol: str
     return out
 
 
-class OtlpReceiver:
-    """Listens as long as the `with` block lasts. `refuse` answers every export with an error."""
+def _reserve() -> socket.socket:
+    reserved = socket.socket()
+    reserved.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
+    reserved.bind(("127.0.0.1", 0))
+    return reserved
 
-    def __init__(self, out: pathlib.Path | None = None, grpc_port: int = 0, http_port: int = 0, tls: tuple[pathlib.Path, pathlib.Path] | None = None) -> None:
+
+class OtlpReceiver:
+    """Listens as long as the `with` block lasts. `refuse` answers every export with an error. With `reserve` its ports are known
+    before, and nobody else's: connections to them are refused until it listens."""
+
+    def __init__(self, out: pathlib.Path | None = None, grpc_port: int = 0, http_port: int = 0, tls: tuple[pathlib.Path, pathlib.Path] | None = None, reserve: bool = False) -> None:
         self._out = out
         self._tls = tls  # files with the certificate and its key
-        self._ports = (grpc_port, http_port)
+        self._reserved = [_reserve() for _ in range(2)] if reserve else []
+        self.grpc_port, self.http_port = (s.getsockname()[1] for s in self._reserved) if reserve else (grpc_port, http_port)
         self._changed = threading.Condition()
         self._spans: list[Span] = []
         self.exports = 0
@@ -87,7 +97,7 @@ class OtlpReceiver:
     def named(self, name: str) -> list[Span]:
         return [span for span in self.spans() if span["name"] == name]
 
-    def wait_for(self, condition: Callable[[list[Span]], Any], timeout: float = 20) -> Any:
+    def wait_for(self, condition: Callable[[list[Span]], Any], timeout: float = 60) -> Any:
         """What the condition gives as soon as it is true; AssertionError with what has come when it does not become true."""
         until = time.monotonic() + timeout
         with self._changed:
@@ -144,16 +154,19 @@ class OtlpReceiver:
             def log_message(self, format: str, *args: Any) -> None:
                 pass
 
-        self._grpc = grpc.server(concurrent.futures.ThreadPoolExecutor(4), options=[("grpc.so_reuseport", 0)])
+        self._grpc = grpc.server(concurrent.futures.ThreadPoolExecutor(4), options=[("grpc.so_reuseport", int(bool(self._reserved)))])
         trace_service_pb2_grpc.add_TraceServiceServicer_to_server(Service(), self._grpc)
-        listen = f"127.0.0.1:{self._ports[0]}"
+        listen = f"127.0.0.1:{self.grpc_port}"
         if self._tls:
             certificate, key = (file.read_bytes() for file in self._tls)
             self.grpc_port = self._grpc.add_secure_port(listen, grpc.ssl_server_credentials([(key, certificate)]))
         else:
             self.grpc_port = self._grpc.add_insecure_port(listen)
         self._grpc.start()
-        self._http = http.server.ThreadingHTTPServer(("127.0.0.1", self._ports[1]), Handler)
+        self._http = http.server.ThreadingHTTPServer(("127.0.0.1", self.http_port), Handler, bind_and_activate=False)
+        self._http.allow_reuse_port = bool(self._reserved)
+        self._http.server_bind()
+        self._http.server_activate()
         if self._tls:
             context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
             context.load_cert_chain(*self._tls)
@@ -168,6 +181,8 @@ class OtlpReceiver:
         self._http.shutdown()
         self._http.server_close()
         self._thread.join()
+        for reserved in self._reserved:
+            reserved.close()
 
 
 def main() -> None:

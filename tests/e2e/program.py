@@ -2,11 +2,16 @@
 
 from __future__ import annotations
 
+import json
 import os
+import pathlib
 import subprocess
+import time
+import urllib.request
+from collections.abc import Callable
 from typing import Any
 
-from prism.testing import find_binary
+from prism.testing import PrismTestServer, find_binary
 
 CONFIG = {
     "namespaces": [
@@ -24,6 +29,35 @@ CONFIG = {
         {"name": "tasks", "client_api": "queue", "backend": "kafka"},
     ]
 }
+
+
+def until(condition: Callable[[], Any], timeout: float = 60) -> Any:
+    """What the condition gives as soon as it is true; AssertionError where it does not become true in time."""
+    deadline = time.monotonic() + timeout
+    while not (result := condition()):
+        assert time.monotonic() < deadline, f"it did not come true in {timeout:g} s"
+        time.sleep(0.02)
+    return result
+
+
+def addresses(ready: pathlib.Path, process: subprocess.Popen[str], log: Callable[[], str] = lambda: "") -> dict[str, Any]:
+    """What a starting server writes into its ready file, once it has."""
+
+    def served() -> bool:
+        assert process.poll() is None, f"it ended with {process.returncode}: {log()}"
+        return ready.exists()
+
+    until(served)
+    found: dict[str, Any] = json.loads(ready.read_text())
+    return found
+
+
+def post(server: PrismTestServer, path: str, body: bytes = b"") -> Any:
+    """Changes something by the server's admin address, with its token."""
+    token = pathlib.Path(server.get_json("/v1/config")["token_file"]).read_text().strip()
+    request = urllib.request.Request(f"http://{server.admin}{path}", body, {"Authorization": f"Bearer {token}"}, method="POST")
+    with urllib.request.urlopen(request, timeout=10) as answer:
+        return json.load(answer)
 
 
 class Cli:

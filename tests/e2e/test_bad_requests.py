@@ -13,6 +13,7 @@ import prism
 from prism.errors import from_rpc
 from prism.pubsub.v1 import pubsub_pb2, pubsub_pb2_grpc
 from prism.testing import PrismTestServer
+from program import until
 
 Frame = pubsub_pb2.PublishPayloadRequest
 CHUNK = b"c" * 100_000
@@ -152,7 +153,7 @@ def test_a_broken_chunk_stream_publishes_nothing(stub, server: PrismTestServer, 
     assert records(server, "media") == log
     assert holds(server)[0] == before[0]
     # What a refused upload may have stored is swept as an orphan (here after 2 s).
-    assert server.s3.object_count(timeout=20) <= before[1] or eventually(lambda: holds(server)[1] <= before[1])
+    until(lambda: holds(server)[1] <= before[1])
 
 
 def test_a_client_that_goes_away_publishes_nothing(stub, server: PrismTestServer) -> None:
@@ -167,19 +168,8 @@ def test_a_client_that_goes_away_publishes_nothing(stub, server: PrismTestServer
     call = stub.PublishPayload.future(frames())
     with pytest.raises((grpc.RpcError, grpc.FutureCancelledError)):
         call.result()
-    assert eventually(lambda: holds(server) == before)
+    until(lambda: holds(server) == before)
     assert records(server, "media") == log
-
-
-def eventually(condition, timeout: float = 20) -> bool:
-    import time
-
-    deadline = time.monotonic() + timeout
-    while not condition():
-        if time.monotonic() > deadline:
-            return False
-        time.sleep(0.05)
-    return True
 
 
 # Acknowledgements

@@ -9,7 +9,6 @@ import pathlib
 import re
 import signal
 import subprocess
-import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
@@ -19,7 +18,7 @@ import pytest
 
 from prism.pubsub.v1 import pubsub_pb2, pubsub_pb2_grpc
 from prism.testing import find_binary
-from program import CONFIG
+from program import CONFIG, addresses
 
 ROOT = pathlib.Path(__file__).resolve().parents[2]
 TRACE = "4bf92f3577b34da6a3ce929d0e0e4736"
@@ -40,11 +39,7 @@ def serving(folder: pathlib.Path, telemetry: dict[str, Any] | None, *arguments: 
     running = Running()
     with log.open("w") as out, subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=out, env={k: v for k, v in os.environ.items() if not k.startswith("OTEL_")} | (environment or {})) as process:
         try:
-            until = time.monotonic() + 30
-            while not ready.exists():
-                assert process.poll() is None and time.monotonic() < until, log.read_text()
-                time.sleep(0.02)
-            running.address = json.loads(ready.read_text())["grpc"]
+            running.address = addresses(ready, process, log.read_text)["grpc"]
             yield running
         finally:
             process.send_signal(signal.SIGTERM)

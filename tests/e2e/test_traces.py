@@ -7,11 +7,11 @@ import copy
 import json
 import os
 import pathlib
+import queue
 import re
 import secrets
 import signal
 import subprocess
-import time
 import urllib.request
 from collections.abc import Iterator
 from typing import Any
@@ -22,11 +22,11 @@ import pytest
 from otlp_receiver import OtlpReceiver, Span
 from prism.pubsub.v1 import pubsub_pb2, pubsub_pb2_grpc
 from prism.testing import PrismTestServer, find_binary
-from program import CONFIG
+from program import CONFIG, addresses, until
 
-# Only where the build could not have the exporter.
+# Only where the distribution has no exporter that could have been built; continuous integration runs where there is one.
 pytestmark = pytest.mark.skipif(
-    not (pathlib.Path(find_binary()).parent / "prism_otlp.so").exists() and not pathlib.Path("/usr/include/opentelemetry").exists(),
+    "CI" not in os.environ and not (pathlib.Path(find_binary()).parent / "prism_otlp.so").exists() and not pathlib.Path("/usr/include/opentelemetry").exists(),
     reason="opentelemetry-cpp is not installed",
 )
 
@@ -169,19 +169,9 @@ def test_the_trace_goes_on_to_subscribers(receiver: OtlpReceiver, stub: pubsub_p
     parent, trace, _ = traceparent()
     publish_payload(stub, "media", LARGE, metadata={"traceparent": parent, "tracestate": "vendor=1", "kind": "video"})
     subscriber, _, subscriber_span = traceparent()
-    frames = iter([pubsub_pb2.SubscribeStreamRequest(open=pubsub_pb2.SubscribeStreamRequest.Open(topic="media", group="traced"))])
-    more: list[pubsub_pb2.SubscribeStreamRequest] = []
-    ended = False
-
-    def requests() -> Iterator[pubsub_pb2.SubscribeStreamRequest]:
-        yield from frames
-        while not ended:
-            if more:
-                yield more.pop()
-            else:
-                time.sleep(0.005)
-
-    stream = stub.SubscribeStream(requests(), metadata=[("traceparent", subscriber)], timeout=60)
+    requests: queue.Queue[pubsub_pb2.SubscribeStreamRequest | None] = queue.Queue()
+    requests.put(pubsub_pb2.SubscribeStreamRequest(open=pubsub_pb2.SubscribeStreamRequest.Open(topic="media", group="traced")))
+    stream = stub.SubscribeStream(iter(requests.get, None), metadata=[("traceparent", subscriber)], timeout=60)
     event, size = None, 0
     acknowledged = False
     for response in stream:
@@ -191,12 +181,12 @@ def test_the_trace_goes_on_to_subscribers(receiver: OtlpReceiver, stub: pubsub_p
             if event is not None and part.id == event.id:
                 size += len(part.payload)
                 if part.part.last or size == len(LARGE):
-                    more.append(pubsub_pb2.SubscribeStreamRequest(ack=pubsub_pb2.SubscribeStreamRequest.Ack(ack_tokens=[event.ack_token])))
+                    requests.put(pubsub_pb2.SubscribeStreamRequest(ack=pubsub_pb2.SubscribeStreamRequest.Ack(ack_tokens=[event.ack_token])))
         if response.settled.results:
             acknowledged = True
             break
-    ended = True
     stream.cancel()
+    requests.put(None)  # nothing more is sent
     assert acknowledged and event is not None and size == len(LARGE)
     assert event.metadata["tracestate"] == "vendor=1" and event.metadata["kind"] == "video"
     spans = of_trace(receiver, trace, "kafka.produce", "PubSubService.Deliver", "ClaimCheckPattern.process_consume", "s3.get_object", "PubSubService.Acknowledge")
@@ -337,30 +327,17 @@ def metric(server: PrismTestServer, name: str) -> float:
     return sum(float(line.rsplit(" ", 1)[1]) for line in text.splitlines() if re.match(rf"{name}[ {{]", line))
 
 
-def wait_for_log(server: PrismTestServer, text: str, timeout: float = 40) -> None:
-    until = time.monotonic() + timeout
-    while text not in server.log():
-        assert time.monotonic() < until, server.log()
-        time.sleep(0.02)
-
-
 # proves: M-24
 @pytest.mark.parametrize("protocol", ["grpc", "http/protobuf"])
 def test_a_receiver_that_is_down_holds_nothing_up_and_gets_what_waited_when_it_is_back(protocol: str) -> None:
-    with OtlpReceiver() as first:
-        ports = (first.grpc_port, first.http_port)
-        settings = config(first, protocol)
-    # The receiver is gone by now.
-    with PrismTestServer(settings, namespace="plain") as server:
-        client = server.client()
-        begun = time.monotonic()
-        client.publish("plain", b"while it is down")
-        assert time.monotonic() - begun < 5
-        wait_for_log(server, "traces cannot be exported")
+    receiver = OtlpReceiver(reserve=True)
+    with PrismTestServer(config(receiver, protocol), namespace="plain") as server:
+        server.client().publish("plain", b"while it is down", timeout=60)
+        until(lambda: "traces cannot be exported" in server.log())
         assert metric(server, "prism_trace_spans_exported_total") == 0
-        with OtlpReceiver(None, *ports) as again:
-            again.wait_for(lambda spans: {"kafka.produce", "PubSubService.Publish"} <= {s["name"] for s in spans}, timeout=40)
-            wait_for_log(server, "traces are exported again")
+        with receiver:
+            receiver.wait_for(lambda spans: {"kafka.produce", "PubSubService.Publish"} <= {s["name"] for s in spans})
+            until(lambda: "traces are exported again" in server.log())
             assert metric(server, "prism_trace_spans_dropped_total") == 0
 
 
@@ -373,7 +350,7 @@ def test_a_full_queue_drops_and_counts(protocol: str) -> None:
             client = server.client()
             for _ in range(50):
                 client.publish("plain", b"x")
-            assert metric(server, "prism_trace_spans_dropped_total") >= 80  # of 100: 10 wait, a batch of 5 is being tried
+            until(lambda: metric(server, "prism_trace_spans_dropped_total") >= 85)  # of 100: 10 wait, a batch of 5 is being tried
 
 
 # proves: M-27
@@ -386,10 +363,7 @@ def test_a_failing_receiver_is_logged_now_and_then_and_its_secrets_never(tmp_pat
         command = [find_binary(), "dev", str(file), "--port", "0", "--admin-port", "0", "--data", str(tmp_path / "data"), "--ready-file", str(ready), "--log-format", "json"]
         with subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True) as process:
             try:
-                until = time.monotonic() + 30
-                while not ready.exists() and time.monotonic() < until:
-                    time.sleep(0.02)
-                address = json.loads(ready.read_text())["grpc"]
+                address = addresses(ready, process)["grpc"]
                 with grpc.insecure_channel(address) as channel:
                     stub = pubsub_pb2_grpc.PubSubServiceStub(channel)
                     for _ in range(5):
