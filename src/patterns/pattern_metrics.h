@@ -1,6 +1,7 @@
 // The series of one namespace's pattern: made by the pattern while it is assembled, shown as long as it lives.
 #pragma once
 
+#include <limits>
 #include <memory>
 #include <string>
 #include <utility>
@@ -25,10 +26,11 @@ class PatternMetrics {
     if (!shown_) return std::make_shared<Counter>();
     return series(metrics_.counter(name, std::move(help), {"namespace"}), name, std::move(also));
   }
-  // Not known (NaN) until it is set.
+  // Not known (NaN) until it is set, by this assembly of the namespace or by one that still lives.
   std::shared_ptr<Gauge> gauge(const std::string& name, std::string help, Also also = {}) const {
     auto made = shown_ ? series(metrics_.gauge(name, std::move(help), {"namespace"}), name, std::move(also))
                        : std::make_shared<Gauge>();
+    if (made.use_count() == 1) made->set(std::numeric_limits<double>::quiet_NaN());
     return made;
   }
   std::shared_ptr<Histogram> histogram(const std::string& name, std::string help,

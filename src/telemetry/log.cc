@@ -17,6 +17,8 @@
 #include <utility>
 #include <vector>
 
+#include "base/text.h"
+
 namespace prism::log {
 
 namespace detail {
@@ -83,22 +85,9 @@ void append_escaped(fmt::memory_buffer& out, std::string_view text) {
       ++i;
       continue;
     }
-    const std::size_t n = c >= 0xc2 && c < 0xe0 ? 2 : c >= 0xe0 && c < 0xf0 ? 3 : c >= 0xf0 && c < 0xf5 ? 4 : 0;
-    bool good = n != 0 && i + n <= text.size();
-    for (std::size_t k = 1; good && k < n; ++k) good = (static_cast<unsigned char>(text[i + k]) & 0xc0) == 0x80;
-    // Overlong forms, surrogates, and what is above U+10FFFF.
-    if (good && n > 2) {
-      const auto second = static_cast<unsigned char>(text[i + 1]);
-      good = !((c == 0xe0 && second < 0xa0) || (c == 0xed && second >= 0xa0) || (c == 0xf0 && second < 0x90) ||
-               (c == 0xf4 && second >= 0x90));
-    }
-    if (good) {
-      put(text.substr(i, n));
-      i += n;
-    } else {
-      put("\xef\xbf\xbd");
-      ++i;
-    }
+    const std::size_t n = utf8_sequence(text.substr(i));
+    put(n > 0 ? text.substr(i, n) : "\xef\xbf\xbd");
+    i += std::max<std::size_t>(n, 1);
   }
 }
 

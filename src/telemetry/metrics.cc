@@ -20,6 +20,8 @@
 #include <type_traits>
 #include <variant>
 
+#include "base/text.h"
+
 namespace prism {
 
 namespace detail {
@@ -70,21 +72,13 @@ std::string printable(const std::string& text) {
   std::string out;
   out.reserve(text.size());
   for (std::size_t i = 0; i < text.size();) {
-    const auto lead = static_cast<unsigned char>(text[i]);
-    const std::size_t n = lead < 0x80                   ? 1
-                          : lead >= 0xc2 && lead < 0xe0 ? 2
-                          : lead >= 0xe0 && lead < 0xf0 ? 3
-                          : lead >= 0xf0 && lead < 0xf5 ? 4
-                                                        : 0;
-    bool good = n != 0 && i + n <= text.size();
-    for (std::size_t k = 1; good && k < n; ++k) good = (static_cast<unsigned char>(text[i + k]) & 0xc0) == 0x80;
-    if (good) {
+    const std::size_t n = utf8_sequence(std::string_view(text).substr(i));
+    if (n > 0) {
       out.append(text, i, n);
-      i += n;
     } else {
       out += '?';
-      ++i;
     }
+    i += std::max<std::size_t>(n, 1);
   }
   return out;
 }

@@ -93,8 +93,7 @@ TEST(Metrics, CallbacksAreAskedWhenExposed) {
       EXPECT_THAT(metrics.expose(), HasSubstr("g{ns=\"a\"} 7\n"));
     }
     EXPECT_THAT(metrics.expose(), HasSubstr("g{ns=\"a\"} 2\n"));
-    outlives = std::move(first);
-    first.reset();
+    outlives = std::exchange(first, {});
     EXPECT_THAT(metrics.expose(), HasSubstr("g{ns=\"a\"} 2\n"));
     outlives.reset();
     EXPECT_THAT(metrics.expose(), Not(HasSubstr("ns=\"a\"")));

@@ -134,7 +134,7 @@ TEST(Trace, TheRatioIsKept) {
   constexpr int kTraces = 20'000;
   int sampled = 0;
   for (int i = 0; i < kTraces; ++i) sampled += begin_trace(nullptr).recorded ? 1 : 0;
-  EXPECT_NEAR(sampled, kTraces / 10, 300);  // seven standard deviations
+  EXPECT_NEAR(sampled, 0.1 * kTraces, 300);  // seven standard deviations
 }
 
 // proves: M-25

@@ -1,7 +1,6 @@
 #include "patterns/claim_check/counted.h"
 
 #include <algorithm>
-#include <cmath>
 
 namespace prism::claim_check {
 namespace {
@@ -26,13 +25,7 @@ Held::Held(const PatternMetrics& metrics)
                         {"prism_claim_check_storage_bytes",
                          "Bytes of payloads held now (RFC-009's name of prism_pattern_claim_check_storage_bytes)."})),
       objects_(metrics.gauge("prism_pattern_claim_check_storage_objects",
-                             "Payloads that the object store holds now. Every process shows the same.")) {
-  constexpr double kUnknown = std::numeric_limits<double>::quiet_NaN();
-  if (std::isnan(bytes_->value()) || bytes_->value() == 0) {
-    bytes_->set(kUnknown);
-    objects_->set(kUnknown);
-  }
-}
+                             "Payloads that the object store holds now. Every process shows the same.")) {}
 
 void Held::stored(const std::string& key, std::uint64_t bytes) { change(key, static_cast<std::int64_t>(bytes), 1); }
 void Held::removed(const std::string& key, std::uint64_t bytes) { change(key, -static_cast<std::int64_t>(bytes), -1); }

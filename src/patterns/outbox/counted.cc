@@ -1,7 +1,6 @@
 #include "patterns/outbox/counted.h"
 
 #include <algorithm>
-#include <limits>
 
 namespace prism::outbox {
 
@@ -29,9 +28,7 @@ Counted::Counted(const PatternMetrics& metrics)
                             "Milliseconds from the commit of a row to the destination's acknowledgement: the median of "
                             "the last 1000 rows that this process published.")),
       latency_(metrics.histogram("prism_pattern_outbox_publish_latency_seconds",
-                                 "From the commit of a row to the destination's acknowledgement.")) {
-  if (median_->value() == 0) median_->set(std::numeric_limits<double>::quiet_NaN());
-}
+                                 "From the commit of a row to the destination's acknowledgement.")) {}
 
 void Counted::took(const std::vector<Clock::duration>& latencies) {
   const std::lock_guard lock(mutex_);

@@ -28,5 +28,17 @@ TEST(Counted, TheLatencyIsTheMedianOfTheLastRows) {
               HasSubstr("prism_pattern_outbox_publish_latency_seconds_count{namespace=\"orders\"} 1003\n"));
 }
 
+TEST(Counted, WhatWaitsIsNotShownUntilItIsKnownAndStaysKnownInTheNextAssembly) {
+  Metrics metrics;
+  const PatternMetrics shown(metrics, "orders", true);
+  auto first = std::make_unique<Counted>(shown);
+  EXPECT_THAT(metrics.expose(), Not(HasSubstr("prism_pattern_outbox_pending_count")));
+  first->pending->set(3);
+  const Counted second(shown);
+  EXPECT_THAT(metrics.expose(), HasSubstr("prism_pattern_outbox_pending_count{namespace=\"orders\"} 3\n"));
+  first.reset();
+  EXPECT_THAT(metrics.expose(), HasSubstr("prism_outbox_unpublished_count{namespace=\"orders\"} 3\n"));
+}
+
 }  // namespace
 }  // namespace prism::outbox
