@@ -7,11 +7,10 @@ import os
 import pathlib
 import subprocess
 import time
-import urllib.request
 from collections.abc import Callable
 from typing import Any
 
-from prism.testing import PrismTestServer, find_binary
+from prism.testing import find_binary
 
 CONFIG = {
     "namespaces": [
@@ -50,14 +49,6 @@ def addresses(ready: pathlib.Path, process: subprocess.Popen[str], log: Callable
     until(served)
     found: dict[str, Any] = json.loads(ready.read_text())
     return found
-
-
-def post(server: PrismTestServer, path: str, body: bytes = b"") -> Any:
-    """Changes something by the server's admin address, with its token."""
-    token = pathlib.Path(server.get_json("/v1/config")["token_file"]).read_text().strip()
-    request = urllib.request.Request(f"http://{server.admin}{path}", body, {"Authorization": f"Bearer {token}"}, method="POST")
-    with urllib.request.urlopen(request, timeout=10) as answer:
-        return json.load(answer)
 
 
 class Cli:

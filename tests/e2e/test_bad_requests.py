@@ -178,16 +178,16 @@ def test_a_client_that_goes_away_publishes_nothing(stub, server: PrismTestServer
 def test_a_stale_and_an_invented_ack(server: PrismTestServer) -> None:
     client = server.client(namespace="plain")
     client.publish("stale", b"x")
-    with client.subscribe("stale", "g", auto_ack=False, timeout=20) as subscriber:
+    with client.subscribe("stale", "g", auto_ack=False, timeout=60) as subscriber:
         event = next(subscriber)
-        assert event.nack().result(10) is prism.SettleStatus.OK
+        assert event.nack().result(60) is prism.SettleStatus.OK
         again = next(subscriber)
         assert again.id == event.id and again.attempt == event.attempt + 1
-        assert event.ack().result(10) is prism.SettleStatus.STALE
-        assert again.ack().result(10) is prism.SettleStatus.OK
-        assert again.ack().result(10) is prism.SettleStatus.STALE
+        assert event.ack().result(60) is prism.SettleStatus.STALE
+        assert again.ack().result(60) is prism.SettleStatus.OK
+        assert again.ack().result(60) is prism.SettleStatus.STALE
         again._token = b"made up"
-        assert again.ack().result(10) is prism.SettleStatus.INVALID
+        assert again.ack().result(60) is prism.SettleStatus.INVALID
 
 
 def test_a_subscription_that_does_not_begin_with_open(stub) -> None:

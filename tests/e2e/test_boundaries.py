@@ -45,7 +45,7 @@ def test_metadata_tune_nothing() -> None:
         client = server.client()
         client.publish("t", b"x" * 500_000, metadata={"threshold": "1kB", "claim_check.threshold": "1kB", "pattern": "outbox"})
         assert server.get_json("/debug/objects?backend=s3")["count"] == 0
-        event = client.consume("t", timeout=20)
+        event = client.consume("t", timeout=60)
         assert len(event.payload) == 500_000
         assert event.metadata["threshold"] == "1kB"
         for name in ("prism-claim-check-id", "prism-threshold"):
@@ -63,7 +63,7 @@ def test_a_namespace_needs_no_code(patterns: list[str]) -> None:
         sent = {b"small", b"L" * 1_500_000} if "claim-check" in patterns else {b"small", b"other"}
         for payload in sent:
             assert client.publish("anything", payload).success
-        received = {client.consume("anything", timeout=20).payload for _ in sent}
+        received = {client.consume("anything", timeout=60).payload for _ in sent}
         assert received == sent
 
 

@@ -115,7 +115,7 @@ def test_subscribe_ends_with_ctrl_c(cli: Cli) -> None:
     subscriber = cli.start("subscribe", "plain", "--group", "ctrl-c")
     assert subscriber.stdout is not None and subscriber.stdout.readline()  # it is under way
     subscriber.send_signal(signal.SIGINT)
-    assert subscriber.wait(10) == 0
+    assert subscriber.wait(60) == 0
 
 
 # --- version, help, completions, validate ---------------------------------------------------------------------------------------------

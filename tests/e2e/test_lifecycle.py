@@ -7,7 +7,6 @@ import json
 import pathlib
 import signal
 import socket
-import subprocess
 import threading
 import time
 import urllib.error
@@ -17,7 +16,7 @@ import grpc
 import pytest
 
 import prism
-from program import CONFIG, Cli, addresses, post, until
+from program import CONFIG, Cli, addresses, until
 from prism.testing import PrismTestServer
 
 
@@ -50,7 +49,7 @@ def test_a_taken_port_is_told(program: Cli, config_file: pathlib.Path, tmp_path:
         taken.bind(("127.0.0.1", 0))
         taken.listen()
         ports = {"--port": "0", "--admin-port": "0"} | {option: str(taken.getsockname()[1])}
-        refused = program("dev", config_file, "--data", tmp_path, *[word for pair in ports.items() for word in pair], timeout=20)
+        refused = program("dev", config_file, "--data", tmp_path, *[word for pair in ports.items() for word in pair], timeout=60)
     assert refused.returncode == 2 and "[ADDRESS_IN_USE]" in refused.stderr and "--port" in refused.stderr
 
 
@@ -71,7 +70,7 @@ def test_serve_embedded_serves(program: Cli, config_file: pathlib.Path, tmp_path
     with prism.Client(addresses(ready, process)["grpc"]) as client:
         assert client.publish("plain", b"x").success
     process.terminate()
-    assert process.wait(15) == 0
+    assert process.wait(60) == 0
 
 
 def test_a_live_subscriber_is_told_and_the_end_takes_seconds() -> None:
@@ -93,7 +92,7 @@ def test_a_live_subscriber_is_told_and_the_end_takes_seconds() -> None:
         process, begun = server.process, time.monotonic()
         assert process is not None
         process.terminate()
-        assert process.wait(15) == 0
+        assert process.wait(60) == 0
         assert time.monotonic() - begun < 8
         waiting.join(15)
         assert ended.is_set()
@@ -113,7 +112,7 @@ def test_a_second_signal_ends_it_at_once() -> None:
             threading.Event().wait(20)
 
         call = hanging.future(frames())
-        assert first_frame.wait(10)
+        assert first_frame.wait(60)
         process.terminate()
         until(lambda: "stopping" in server.log())
         process.terminate()
@@ -136,8 +135,8 @@ def test_a_restart_keeps_everything() -> None:
         client.publish("media", large)
         server.restart()
         again = server.client()
-        assert again.consume("orders", "g", timeout=20).payload == b"small"
-        assert again.consume("media", "g", timeout=20).payload == large
+        assert again.consume("orders", "g", timeout=60).payload == b"small"
+        assert again.consume("media", "g", timeout=60).payload == large
         server.restart()
         with pytest.raises(prism.Timeout):  # what was acknowledged stays so
             server.client().consume("orders", "g", timeout=1)
@@ -148,7 +147,7 @@ def test_kept_data_after_sigkill() -> None:
         answer = server.client().publish("orders", b"acknowledged")
         server.kill()
         server.restart()
-        assert server.client().consume("orders", timeout=20).id == answer.id
+        assert server.client().consume("orders", timeout=60).id == answer.id
 
 
 def test_idle_memory_and_start_are_small() -> None:
@@ -175,7 +174,7 @@ def test_admin_paths(server: PrismTestServer) -> None:
         status, body = get(server.admin, path)
         assert status == 404 and json.loads(body)["error"]["reason"] == reason
     with pytest.raises(urllib.error.HTTPError) as refused:
-        post(server, "/jobs/pause?name=nobody")
+        server.post("/jobs/pause?name=nobody")
     assert refused.value.code == 404 and json.loads(refused.value.read())["error"]["reason"] == "JOB_NOT_FOUND"
 
 
@@ -186,12 +185,12 @@ def test_a_paused_relay_keeps_rows_and_a_resumed_one_publishes_them(server: Pris
     def outbox() -> dict[str, str]:
         return server.get_json("/debug/inspect?namespace=orders")["patterns"][0]["holds"]
 
-    post(server, "/jobs/pause?name=orders/outbox/relay")
+    server.post("/jobs/pause?name=orders/outbox/relay")
     until(lambda: states() == {"paused"})
     answer = server.client().publish("orders", b"waits")
     assert outbox()["pending"] == "1" and outbox()["newest_row_message_id"] == answer.id
-    post(server, "/jobs/resume?name=orders/outbox/relay")
-    assert server.client().consume("orders", "after", timeout=20).id == answer.id
+    server.post("/jobs/resume?name=orders/outbox/relay")
+    assert server.client().consume("orders", "after", timeout=60).id == answer.id
     until(lambda: outbox()["pending"] == "0")
 
 
@@ -199,7 +198,7 @@ def raw(server: PrismTestServer, request: bytes) -> tuple[bytes, dict[str, str],
     """First line of the answer, its error, and how long it took."""
     host, _, port = server.admin.rpartition(":")
     begin = time.monotonic()
-    with socket.create_connection((host, int(port)), timeout=20) as connection:
+    with socket.create_connection((host, int(port)), timeout=60) as connection:
         connection.sendall(request)
         answer = b""
         while piece := connection.recv(65536):

@@ -2,9 +2,6 @@
 
 from __future__ import annotations
 
-import json
-import urllib.request
-
 from load import CONFIG, Load, nothing_dangles, until
 from prism.testing import PrismTestServer
 
@@ -55,11 +52,6 @@ def test_a_server_stopped_past_its_lease_does_no_harm(tmp_path, full: bool) -> N
 
 def second_gives_way(second: PrismTestServer, first: PrismTestServer) -> None:
     """The relay of the first server gets its leases back."""
-    post(second, f"/jobs/pause?name={RELAY}")
+    second.post(f"/jobs/pause?name={RELAY}")
     assert until(lambda: holds_a_shard(first), 10 * LEASE), first.log()[-3000:]
-    post(second, f"/jobs/resume?name={RELAY}")
-
-
-def post(server: PrismTestServer, path: str) -> dict[str, object]:
-    with urllib.request.urlopen(urllib.request.Request(f"http://{server.admin}{path}", data=b"", method="POST"), timeout=10) as answer:
-        return json.load(answer)
+    second.post(f"/jobs/resume?name={RELAY}")

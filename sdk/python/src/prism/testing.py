@@ -24,7 +24,7 @@ import urllib.parse
 import urllib.request
 import weakref
 from concurrent.futures import Future
-from typing import Any, Mapping
+from typing import Any, Callable, Mapping
 
 from prism.client import Client
 
@@ -47,6 +47,11 @@ def find_binary() -> str:
     if found := shutil.which("prism"):
         return found
     raise FileNotFoundError("no prism program: build it (make build), put it on the PATH, or set PRISM_BINARY")
+
+
+# For a run of tests as a whole: given the text of a configuration and the folder of its data, the real backends that it is to be served
+# with; None: embedded twins.
+default_backends: Callable[[str, pathlib.Path], Mapping[str, Any] | None] | None = None
 
 
 class _Launcher:
@@ -101,7 +106,7 @@ class _Child:
 
 
 class PrismTestServer:
-    """Runs `prism dev` until `stop`, the end of a `with` statement, or the end of the process. Its methods may be called by any thread.
+    """Runs `prism dev`, or on real backends `prism serve`, until `stop`, the end of a `with` statement, or the end of the process. Its methods may be called by any thread.
 
     config        a namespace as a dict whose name stands under "namespace", as RFC-014 writes it; or a whole configuration as a dict
                   with "namespaces", as YAML text, or as a path
@@ -109,6 +114,8 @@ class PrismTestServer:
     binary        the program; default: find_binary()
     data          folder for its data, kept; default: a temporary one, removed by `stop`
     args          further arguments for the program
+    backends      connections to real backends by name, as a `backends:` section gives them: {"kafka": {"type": "kafka", ...}}; default:
+                  what `default_backends` of this module says, else every backend is its embedded twin
     wait          seconds to wait until it serves
     """
 
@@ -120,6 +127,7 @@ class PrismTestServer:
         binary: str | None = None,
         data: str | os.PathLike[str] | None = None,
         args: tuple[str, ...] = (),
+        backends: Mapping[str, Any] | None = None,
         wait: float = 30,
     ) -> None:
         self._folder = pathlib.Path(tempfile.mkdtemp(prefix="prism-test-"))
@@ -137,6 +145,11 @@ class PrismTestServer:
         self.admin = ""
         self.namespace = namespace
         self._file = self._write(config)
+        if backends is None and default_backends is not None:
+            backends = default_backends(self._file.read_text(), self._data)
+        self._real = bool(backends)
+        if backends:
+            self._file = self._connect(backends)
         self._exit = weakref.finalize(self, _remove, self._folder, self._child)
         atexit.register(_stop, weakref.ref(self))
         try:
@@ -187,6 +200,14 @@ class PrismTestServer:
     def get_json(self, path: str, timeout: float = 10) -> Any:
         """Asks the server's admin address."""
         with urllib.request.urlopen(f"http://{self.admin}{path}", timeout=timeout) as answer:
+            return json.load(answer)
+
+    def post(self, path: str, body: bytes = b"", timeout: float = 60) -> Any:
+        """Changes something by the server's admin address (pauses a job, say), with the server's own token."""
+        token = pathlib.Path(self.get_json("/v1/config")["token_file"]).read_text().strip()
+        headers = {"Authorization": f"Bearer {token}"}
+        request = urllib.request.Request(f"http://{self.admin}{path}", body, headers, method="POST")
+        with urllib.request.urlopen(request, timeout=timeout) as answer:
             return json.load(answer)
 
     def kill(self) -> None:
@@ -250,10 +271,22 @@ class PrismTestServer:
         path.write_text(json.dumps(config, indent=2))  # JSON is YAML
         return path
 
+    def _connect(self, backends: Mapping[str, Any]) -> pathlib.Path:
+        path = self._folder / "connected.yaml"
+        text = self._file.read_text()
+        try:
+            whole = json.loads(text)
+        except ValueError:
+            path.write_text(f"{text}\nbackends: {json.dumps(backends)}\n")
+        else:
+            path.write_text(json.dumps({**whole, "backends": {**whole.get("backends", {}), **backends}}, indent=2))
+        return path
+
     def _start(self) -> None:
         ready = self._folder / "ready"
         ready.unlink(missing_ok=True)
-        command = [self._binary, "dev", str(self._file), "--port", self._ports[0], "--admin-port", self._ports[1]]
+        mode = ["serve", "--host", "127.0.0.1", "--watch"] if self._real else ["dev"]
+        command = [self._binary, *mode, str(self._file), "--port", self._ports[0], "--admin-port", self._ports[1]]
         command += ["--data", str(self._data), "--ready-file", str(ready), *self._args]
         with open(self._folder / "log", "ab") as log:
             process = self._child.process = _Launcher.start(command, stdin=subprocess.DEVNULL, stdout=log, stderr=log)
