@@ -28,6 +28,7 @@ help: ## List the targets
 	@grep -hE '^#\? ' $(MAKEFILE_LIST) | sed 's/^#? /  /'
 
 #? FILES="a b"       run: files to publish; default: large ones found on this machine
+#? BACKENDS=real     run: on Kafka, PostgreSQL and S3, which it starts, in place of embedded twins
 #? ONCE=1            run: end after the demonstration, with 0 only if everything matched
 #? FILE=x.yaml       run: the configuration; default examples/quickstart.yaml
 #? CTEST_ARGS="..."  test, asan, tsan: further arguments for ctest, such as "-R base" or "-L unit"
@@ -45,7 +46,8 @@ build: ## Build the release program, build/release/prism
 
 .PHONY: run
 run: build ## Build, start, publish large files and orders through outbox and claim check, show each layer; then serve
-	FILES='$(FILES)' ONCE='$(ONCE)' FILE='$(FILE)' scripts/run-demo
+	$(if $(filter real,$(BACKENDS)),scripts/install-deps --servers)
+	FILES='$(FILES)' ONCE='$(ONCE)' FILE='$(FILE)' BACKENDS='$(BACKENDS)' scripts/run-demo
 
 .PHONY: test
 test: ## Build and run every test: unit, conformance, Python client, end to end, on real servers, faults, README, documents

@@ -7,6 +7,7 @@ import pathlib
 import subprocess
 
 _DAYS = "825"
+_NEW_KEY = ("-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:P-256", "-noenc")
 
 
 def _openssl(*arguments: str) -> None:
@@ -16,14 +17,14 @@ def _openssl(*arguments: str) -> None:
 
 
 def _authority(folder: pathlib.Path, name: str, title: str) -> None:
-    _openssl("req", "-x509", "-newkey", "rsa:2048", "-noenc", "-days", _DAYS, "-subj", f"/CN={title}",
+    _openssl("req", "-x509", *_NEW_KEY, "-days", _DAYS, "-subj", f"/CN={title}",
              "-keyout", str(folder / f"{name}.key"), "-out", str(folder / f"{name}.pem"))
 
 
 def _signed(folder: pathlib.Path, name: str, subject: str, authority: str, extensions: str) -> None:
     request, config = folder / f"{name}.csr", folder / f"{name}.cnf"
     config.write_text(extensions)
-    _openssl("req", "-newkey", "rsa:2048", "-noenc", "-subj", f"/CN={subject}", "-keyout", str(folder / f"{name}.key"), "-out", str(request))
+    _openssl("req", *_NEW_KEY, "-subj", f"/CN={subject}", "-keyout", str(folder / f"{name}.key"), "-out", str(request))
     _openssl("x509", "-req", "-in", str(request), "-days", _DAYS, "-CA", str(folder / f"{authority}.pem"), "-CAkey",
              str(folder / f"{authority}.key"), "-set_serial", str(int.from_bytes(name.encode())), "-extfile", str(config),
              "-out", str(folder / f"{name}.pem"))

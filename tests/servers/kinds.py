@@ -247,17 +247,19 @@ class S3(Server):
         return _http(self.port(), "/health", authority=self.openssl_files() / "ca.pem" if self.tls else None) == 200
 
     def variables(self) -> dict[str, str]:
-        if self.tls:
-            return {f"{self.prefix}_TLS": f"https://127.0.0.1:{self.port()}"}  # the same keys
-        return {
-            self.prefix: f"http://127.0.0.1:{self.port()}",
-            f"{self.prefix}_VIRTUAL_HOST": f"http://s3.localhost:{self.port()}",  # BUCKET.s3.localhost
+        shared = {
             f"{self.prefix}_REGION": "us-east-1",
             f"{self.prefix}_ACCESS_KEY": "prism",
             f"{self.prefix}_SECRET_KEY": PASSWORD,
             f"{self.prefix}_LIMITED_ACCESS_KEY": "limited",  # owns nothing
             f"{self.prefix}_LIMITED_SECRET_KEY": LIMITED_PASSWORD,
         }
+        if self.tls:
+            return {f"{self.prefix}_TLS": f"https://127.0.0.1:{self.port()}"} | shared
+        return {
+            self.prefix: f"http://127.0.0.1:{self.port()}",
+            f"{self.prefix}_VIRTUAL_HOST": f"http://s3.localhost:{self.port()}",  # BUCKET.s3.localhost
+        } | shared
 
 
 class S3Tls(S3):
