@@ -191,6 +191,45 @@ class EventLogSuite : public ::testing::TestWithParam<EventLogParam> {
   std::unique_ptr<EventLogBed> bed_;
 };
 
+// --- features: what is declared is there, and what is not declared is not. The properties are for
+// docs/reference/capabilities.md ---
+
+TEST_P(EventLogSuite, FeaturesAreDeclared) {
+  const LogFeatures& features = log().features();
+  RecordProperty("feature.durability", std::string(to_string(features.durability)));
+  RecordProperty("feature.max_record_bytes", std::to_string(features.max_record_bytes));
+  EXPECT_GE(features.max_record_bytes, 64UL << 10);
+}
+
+TEST_P(EventLogSuite, ARepeatedRecordIsDroppedOnlyIfThatIsDeclared) {
+  const bool declared = log().features().deduplicates;
+  RecordProperty("feature.deduplicates", declared ? "yes" : "no");
+  make_topic("orders", 1);
+  const Record first = record("a", "1");
+  append(log(), Batch<Record>(1, first));
+  append(log(), Batch<Record>(1, first));
+  append({{"a", "2"}});
+  auto r = reader();
+  const auto all = read(*r, declared ? 2 : 3);
+  EXPECT_EQ(bodies(all), declared ? (std::vector<std::string>{"1", "2"}) : (std::vector<std::string>{"1", "1", "2"}));
+  EXPECT_TRUE(at_end(*r));
+}
+
+TEST_P(EventLogSuite, AttemptsOutliveTheirConsumerOnlyIfThatIsDeclared) {
+  const bool declared = log().features().persists_attempts;
+  RecordProperty("feature.persists_attempts", declared ? "yes" : "no");
+  make_topic();
+  append({{"a", "1"}});
+  for (std::uint32_t round = 1; round <= 3; ++round) {
+    auto c = join(log(), group());
+    const auto got = receive(*c, 1);
+    EXPECT_THAT(attempts(got), ::testing::ElementsAre(declared ? round : 1U));
+    if (round == 3) must_ack(*c, got);
+    close(*c);
+    bed_->restart();
+  }
+}
+
 // --- topics ---
 
 TEST_P(EventLogSuite, TopicsAreMadeOnce) {

@@ -90,8 +90,12 @@ class KeyValueSuite : public ::testing::TestWithParam<KeyValueParam> {
 GTEST_ALLOW_UNINSTANTIATED_PARAMETERIZED_TEST(KeyValueSuite);
 
 TEST_P(KeyValueSuite, FeaturesAreDeclared) {
-  EXPECT_GE(store().features().max_key_bytes, 250U);
-  EXPECT_GE(store().features().max_value_bytes, 1UL << 20);
+  const KeyValueFeatures& features = store().features();
+  RecordProperty("feature.durability", std::string(to_string(features.durability)));
+  RecordProperty("feature.max_key_bytes", std::to_string(features.max_key_bytes));
+  RecordProperty("feature.max_value_bytes", std::to_string(features.max_value_bytes));
+  EXPECT_GE(features.max_key_bytes, 250U);
+  EXPECT_GE(features.max_value_bytes, 1UL << 20);
 }
 
 TEST_P(KeyValueSuite, SetGetAndDelete) {

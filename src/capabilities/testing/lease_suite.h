@@ -186,6 +186,7 @@ TEST_P(LeaseSuite, AStoppedCallTakesNothing) {
 }
 
 TEST_P(LeaseSuite, AGuardFailsTheTransactionOfALostLease) {
+  RecordProperty("feature.guards", bed_->database() == nullptr ? "no" : "yes");
   if (bed_->database() == nullptr) {
     EXPECT_FALSE(lease().guard(Grant{.name = "job", .holder = "a", .fence = 1}));
     GTEST_SKIP() << "this backend has no guards";

@@ -94,6 +94,12 @@ class SqlDatabaseSuite : public ::testing::TestWithParam<SqlDatabaseParam> {
 };
 GTEST_ALLOW_UNINSTANTIATED_PARAMETERIZED_TEST(SqlDatabaseSuite);
 
+TEST_P(SqlDatabaseSuite, FeaturesAreDeclared) {
+  RecordProperty("feature.durability", std::string(to_string(db().features().durability)));
+  RecordProperty("feature.dialect", db().dialect() == SqlDialect::postgresql ? "postgres" : "sqlite");
+  EXPECT_NE(db().incarnation(), Id128{});
+}
+
 TEST_P(SqlDatabaseSuite, TablesAreMadeOnceAndDescribed) {
   EXPECT_FALSE(*run_blocking(db().describe(soon(), "items")));
   make_items();
