@@ -31,7 +31,7 @@ std::string SqlText::lane(std::string_view key_expression, std::uint32_t lanes) 
   const std::uint32_t n = lanes == 0 ? 1 : lanes;
   if (dialect == SqlDialect::sqlite) return fmt::format("prism_lane({}, {})", key_expression, n);
   // hashtext() is a signed 32-bit number; moved up first, since the remainder of a negative one is negative.
-  return fmt::format("((hashtext(COALESCE({}, ''))::bigint + 2147483648) % {})", key_expression, n);
+  return fmt::format("((hashtext(COALESCE(CAST({} AS text), ''))::bigint + 2147483648) % {})", key_expression, n);
 }
 
 }  // namespace prism

@@ -121,7 +121,7 @@ std::vector<BackendType> backend_types() {
       LogLimits{.max_record_bytes = 1'048'588, .retention = std::chrono::hours(168), .setting = "message.max.bytes"}));
   types.push_back(twin("nats", {"nats-jetstream"}, "NATS JetStream", {.event_log = true, .lease = true},
                        LogLimits{.max_record_bytes = 1U << 20, .retention = {}, .setting = "max_payload"}));
-  types.push_back(twin("postgres", {"postgresql"}, "PostgreSQL", {.key_value = true, .sql = true, .lease = true}, {}));
+  types.push_back(twin("postgres", {}, {}, {.key_value = true, .sql = true, .lease = true}, {}));
   types.push_back(twin("redis", {"valkey"}, "Redis", {.event_log = true, .key_value = true, .lease = true}, {}));
   return types;
 }

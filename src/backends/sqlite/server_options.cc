@@ -91,30 +91,6 @@ const Schema<Nats>& nats_schema() {
   return schema;
 }
 
-struct Postgres {
-  std::optional<std::string> host, database, login_user;
-  std::optional<std::uint16_t> port;
-  std::optional<Secret> login_password;
-  std::optional<Tls> tls;
-};
-
-const Schema<Postgres>& postgres_schema() {
-  static const auto schema =
-      Schema<Postgres>("postgres", "Connection to PostgreSQL.")
-          .field(&Postgres::host, "host",
-                 Text{.pattern = "[A-Za-z0-9._:/-]{1,253}", .expects = "a host's name or address"},
-                 "The server, or the folder of its socket.")
-          .example("db.example.com")
-          .field(&Postgres::port, "port", Int{.min = 1, .max = 65'535}, "Its port; without it 5432.")
-          .field(&Postgres::database, "database", Text{.pattern = "[^/\\s]{1,63}", .expects = "the name of a database"},
-                 "The database.")
-          .field(&Postgres::login_user, "user", Text{}, "Name to log in with.")
-          .field(&Postgres::login_password, "password", SecretText{}, "Its password.")
-          .field(&Postgres::tls, "tls", Nested{tls_schema()}.shorthand("enabled"), "Encryption of the connection.")
-          .check({"user", "password"}, check_login<Postgres>);
-  return schema;
-}
-
 struct Redis {
   std::optional<std::string> address, login_user;
   std::optional<Secret> password;
@@ -144,8 +120,8 @@ ServerOptions of(const Schema<T>& schema) {
 ServerOptions server_options(std::string_view type) {
   if (type == "kafka") return of(kafka_schema());
   if (type == "nats") return of(nats_schema());
-  if (type == "postgres") return of(postgres_schema());
-  return of(redis_schema());
+  if (type == "redis") return of(redis_schema());
+  return {};
 }
 
 }  // namespace prism::sqlite

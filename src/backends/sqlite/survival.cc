@@ -55,15 +55,6 @@ Survival nats(const Deployment& deployment) {
 Survival survival(std::string_view engine, const Deployment& deployment) {
   if (engine == "kafka") return kafka(deployment);
   if (engine == "nats") return nats(deployment);
-  if (engine == "postgres") {
-    return {.process_kill = Survives::yes,
-            .power_loss = Survives::yes,
-            .disk_loss = Survives::depends,
-            .site_power_loss = Survives::yes,
-            .why =
-                "a commit is synced to the write-ahead log (fsync and synchronous_commit on, their defaults); a "
-                "lost disk needs a synchronous standby"};
-  }
   if (engine == "redis") {
     return {.process_kill = Survives::depends,
             .power_loss = Survives::depends,

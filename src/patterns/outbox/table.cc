@@ -230,21 +230,29 @@ Statement select_newest(const std::string& table) {
 
 std::string headers_to_json(const Headers& headers) {
   nlohmann::json list = nlohmann::json::array();
-  for (const auto& [name, value] : headers) {
-    list.push_back({name, value.view()});
-  }
+  const auto add = [&list](const std::string& name, const Bytes& value, bool encoded) {
+    if (encoded) {
+      list.push_back({name, nlohmann::json{{"base64", base64_encode(value.view())}}});
+    } else {
+      list.push_back({name, value.view()});
+    }
+  };
+  // JSONB has no place for a zero character.
+  const auto has_zero = [](const Bytes& value) { return value.view().find('\0') != std::string_view::npos; };
+  for (const auto& [name, value] : headers) add(name, value, has_zero(value));
   try {
     return list.dump();
   } catch (const nlohmann::json::type_error&) {  // some value is not UTF-8
     list = nlohmann::json::array();
     for (const auto& [name, value] : headers) {
       nlohmann::json text = value.view();
+      bool encoded = has_zero(value);
       try {
         (void)text.dump();
       } catch (const nlohmann::json::type_error&) {
-        text = {{"base64", base64_encode(value.view())}};
+        encoded = true;
       }
-      list.push_back({name, text});
+      add(name, value, encoded);
     }
     return list.dump();
   }
