@@ -18,10 +18,11 @@ from fake_server import FakeServer  # noqa: E402
 def main() -> None:
     signal.pthread_sigmask(signal.SIG_BLOCK, [signal.SIGTERM])  # in all threads: main waits for it
     command, file, *rest = sys.argv[1:]
+    rest = [argument for argument in rest if argument != "--watch"]
     options = dict(zip(rest[::2], rest[1::2]))
     config = json.loads(pathlib.Path(file).read_text())
     print("configuration", json.dumps(config), flush=True)
-    if command != "dev" or "broken" in json.dumps(config):
+    if command != ("serve" if "backends" in config else "dev") or "broken" in json.dumps(config):
         sys.exit("prism.yaml:1:1: it is broken")
     data = pathlib.Path(options["--data"])
     data.mkdir(parents=True, exist_ok=True)

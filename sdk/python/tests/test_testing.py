@@ -17,6 +17,7 @@ from typing import Iterator
 import pytest
 
 import prism
+import prism.testing
 from prism.testing import PrismTestServer, find_binary
 
 CONFIG = {"namespace": "test", "client_api": "pubsub", "backend": {"type": "kafka"}}
@@ -72,6 +73,25 @@ def test_forms_of_the_configuration(tmp_path: pathlib.Path) -> None:
         assert json.dumps(expected) in server.log()
     with pytest.raises(ValueError, match="namespace"):
         PrismTestServer({"client_api": "pubsub"})
+
+
+def test_real_backends(monkeypatch: pytest.MonkeyPatch) -> None:
+    backends = {"kafka": {"type": "kafka", "brokers": ["127.0.0.1:9092"]}}
+    with PrismTestServer(CONFIG, backends=backends) as server:  # fake_prism.py wants `prism serve` for it
+        assert '"backends": ' + json.dumps(backends) in server.log()
+        assert server.client().publish("t", b"x").success
+    asked: list[str] = []
+
+    def default(text: str, data: pathlib.Path) -> dict[str, object] | None:
+        asked.append(text)
+        return backends if "kafka" in text else None
+
+    monkeypatch.setattr(prism.testing, "default_backends", default)
+    with PrismTestServer(CONFIG) as server:
+        assert '"backends": ' + json.dumps(backends) in server.log()
+    with PrismTestServer({"namespace": "other"}) as server:
+        assert "backends" not in server.log()
+    assert len(asked) == 2
 
 
 def test_a_failure_shows_the_servers_own_words() -> None:

@@ -285,8 +285,8 @@ class PrismTestServer:
     def _start(self) -> None:
         ready = self._folder / "ready"
         ready.unlink(missing_ok=True)
-        mode = ["serve", "--host", "127.0.0.1", "--watch"] if self._real else ["dev"]
-        command = [self._binary, *mode, str(self._file), "--port", self._ports[0], "--admin-port", self._ports[1]]
+        command = [self._binary, "serve" if self._real else "dev", str(self._file), "--port", self._ports[0], "--admin-port", self._ports[1]]
+        command += ["--host", "127.0.0.1", "--watch"] if self._real else []  # as `dev` does
         command += ["--data", str(self._data), "--ready-file", str(ready), *self._args]
         with open(self._folder / "log", "ab") as log:
             process = self._child.process = _Launcher.start(command, stdin=subprocess.DEVNULL, stdout=log, stderr=log)
