@@ -269,7 +269,7 @@ TEST(Composition, BackendsThatAreMissingOrUnknownAreSaid) {
   EXPECT_THAT(reasons("pattern: outbox, backend: multi, publisher: {destination: {backend: kafka}}"), ElementsAre());
   EXPECT_THAT(reasons("backend: kafka, pattern: outbox, database: postgrse"), ElementsAre("UNKNOWN_BACKEND"));
   EXPECT_THAT(reasons("backend: kafak"), ElementsAre("UNKNOWN_BACKEND"));
-  EXPECT_THAT(reasons("backend: kafka, state: s3"), ElementsAre("BACKEND_LACKS_CAPABILITY"));
+  EXPECT_THAT(reasons("backend: kafka, state: filesystem"), ElementsAre("BACKEND_LACKS_CAPABILITY"));
 }
 
 }  // namespace
