@@ -168,7 +168,7 @@ def test_spans_of_patterns_can_be_left_out(receiver: OtlpReceiver, stub: pubsub_
 def test_the_trace_goes_on_to_subscribers(receiver: OtlpReceiver, stub: pubsub_pb2_grpc.PubSubServiceStub) -> None:
     parent, trace, _ = traceparent()
     publish_payload(stub, "media", LARGE, metadata={"traceparent": parent, "tracestate": "vendor=1", "kind": "video"})
-    subscriber, _, subscriber_span = traceparent()
+    subscriber, subscriber_trace, subscriber_span = traceparent()
     requests: queue.Queue[pubsub_pb2.SubscribeStreamRequest | None] = queue.Queue()
     requests.put(pubsub_pb2.SubscribeStreamRequest(open=pubsub_pb2.SubscribeStreamRequest.Open(topic="media", group="traced")))
     stream = stub.SubscribeStream(iter(requests.get, None), metadata=[("traceparent", subscriber)], timeout=60)
@@ -189,6 +189,10 @@ def test_the_trace_goes_on_to_subscribers(receiver: OtlpReceiver, stub: pubsub_p
     requests.put(None)  # nothing more is sent
     assert acknowledged and event is not None and size == len(LARGE)
     assert event.metadata["tracestate"] == "vendor=1" and event.metadata["kind"] == "video"
+    # Opening the subscription belongs to the subscriber's trace, a delivery to the message's.
+    opened = of_trace(receiver, subscriber_trace, "PubSubService.SubscribeStream")
+    assert set(opened) == {"PubSubService.SubscribeStream"}
+    assert opened["PubSubService.SubscribeStream"]["parent_id"] == subscriber_span
     spans = of_trace(receiver, trace, "kafka.produce", "PubSubService.Deliver", "ClaimCheckPattern.process_consume", "s3.get_object", "PubSubService.Acknowledge")
     deliver = spans["PubSubService.Deliver"]
     assert event.metadata["traceparent"] == f"00-{trace}-{deliver['span_id']}-01"
@@ -226,6 +230,80 @@ def test_messages_of_a_batch_keep_their_own_traces(receiver: OtlpReceiver, stub:
     # The first record carries its own trace on, below its span.
     event = next_event(stub, "orders", "of-a-batch", done.results[0].response.id)
     assert event.metadata["traceparent"].split("-")[1] == first_trace
+
+
+# proves: M-23
+def test_links_to_the_traces_of_messages_are_bounded(receiver: OtlpReceiver, stub: pubsub_pb2_grpc.PubSubServiceStub) -> None:
+    around, trace, _ = traceparent()
+    parents = [traceparent() for _ in range(40)]
+    stub.PublishBatch(pubsub_pb2.PublishBatchRequest(messages=[pubsub_pb2.PublishRequest(topic="plain", payload=b"x", metadata={"traceparent": parent}) for parent, _, _ in parents]), metadata=[("traceparent", around)])
+    request = of_trace(receiver, trace, "PubSubService.PublishBatch")["PubSubService.PublishBatch"]
+    assert [link["span_id"] for link in request["links"]] == [span for _, _, span in parents[:32]]
+    for _, of_message, _ in parents:
+        of_trace(receiver, of_message, "kafka.produce")
+
+
+# proves: M-23
+def test_the_context_of_a_call_comes_before_that_of_its_message(receiver: OtlpReceiver, stub: pubsub_pb2_grpc.PubSubServiceStub) -> None:
+    of_call, trace, span = traceparent()
+    of_message, _, message_span = traceparent()
+    stub.Publish(pubsub_pb2.PublishRequest(topic="plain", payload=b"x", metadata={"traceparent": of_message}), metadata=[("traceparent", of_call)])
+    request = of_trace(receiver, trace, "PubSubService.Publish")["PubSubService.Publish"]
+    assert request["parent_id"] == span
+    assert [link["span_id"] for link in request["links"]] == [message_span]
+
+
+# proves: M-23
+def test_each_attempt_is_a_delivery_and_what_is_given_back_says_so(receiver: OtlpReceiver, traced: PrismTestServer) -> None:
+    parent, trace, _ = traceparent()
+    with traced.client(namespace="plain") as client, client.subscribe("plain", "attempts", auto_ack=False, start="latest", timeout=60) as subscriber:
+        client.publish("plain", b"x", {"traceparent": parent})
+        first = next(subscriber)
+        first.nack().result(60)
+        second = next(subscriber)
+        second.ack().result(60)
+    spans = receiver.wait_for(lambda spans: (found := [s for s in spans if s["trace_id"] == trace]) and {s["name"] for s in found} >= {"PubSubService.Return", "PubSubService.Acknowledge"} and found)
+    deliveries = {s["attributes"]["prism.attempt"]: s["span_id"] for s in spans if s["name"] == "PubSubService.Deliver"}
+    assert set(deliveries) == {1, 2}
+    [returned] = [s for s in spans if s["name"] == "PubSubService.Return"]
+    [acknowledged] = [s for s in spans if s["name"] == "PubSubService.Acknowledge"]
+    assert (returned["parent_id"], acknowledged["parent_id"]) == (deliveries[1], deliveries[2])
+    assert [event.metadata["traceparent"].split("-")[2] for event in (first, second)] == [deliveries[1], deliveries[2]]
+
+
+# proves: M-24
+def test_what_began_here_and_is_not_sampled_is_not_passed_on_and_a_callers_decision_is(receiver: OtlpReceiver) -> None:
+    with PrismTestServer(config(receiver, sampling="0%"), namespace="plain") as server, server.client() as client:
+        client.publish("plain", b"x")
+        parent, trace, _ = traceparent()
+        client.publish("plain", b"y", {"traceparent": parent})
+        subscriber = client.subscribe("plain", timeout=60)
+        first, second = next(subscriber), next(subscriber)
+        assert "traceparent" not in first.metadata
+        assert second.metadata["traceparent"].split("-")[1] == trace
+        of_trace(receiver, trace, "kafka.produce", "PubSubService.Deliver")
+
+
+# proves: M-24
+def test_without_an_endpoint_contexts_are_passed_on_as_they_came(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in list(os.environ):
+        if name.startswith("OTEL_"):
+            monkeypatch.delenv(name)
+    parent, _, _ = traceparent()
+    with PrismTestServer(CONFIG) as server, server.client() as client:
+        for topic, payload in (("plain", b"x"), ("media", LARGE)):
+            client.publish(topic, payload, {"traceparent": parent, "tracestate": "vendor=1"})
+            event = client.consume(topic, timeout=60)
+            assert (event.metadata["traceparent"], event.metadata["tracestate"]) == (parent, "vendor=1")
+
+
+# proves: M-24, M-27
+def test_lines_of_a_request_have_the_trace_that_began_here(receiver: OtlpReceiver) -> None:
+    with PrismTestServer(config(receiver), namespace="plain", args=("--log-format", "json", "--log-level", "debug")) as server:
+        done = server.client().publish("plain", b"x")
+        [root] = receiver.wait_for(lambda spans: [s for s in spans if s["attributes"].get("messaging.message.id") == done.id and s["name"] == "PubSubService.Publish"])
+        [line] = until(lambda: [line for line in map(json.loads, re.findall(r"^\{.*\}$", server.log(), re.MULTILINE)) if line["message"] == "request answered" and line["method"] == "Publish"])
+        assert line["trace_id"] == root["trace_id"]
 
 
 # proves: M-24
