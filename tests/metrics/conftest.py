@@ -25,12 +25,14 @@ def done(scrape: Scrape) -> bool:
         scrape.value("prism_pattern_outbox_published_total", namespace="media") == traffic.MEDIA_SMALL + traffic.MEDIA_LARGE
         and scrape.value("prism_pattern_outbox_published_total", namespace="kept") == traffic.KEPT
         and scrape.value("prism_pattern_outbox_pending_count", namespace="media") == 0
+        and scrape.value("prism_outbox_publish_latency_ms", namespace="media") > 0  # known
         and scrape.value("prism_pattern_claim_check_cleanup_success", namespace="media") == traffic.MEDIA_LARGE
         and scrape.value("prism_consumer_lag_messages", namespace="plain", group="g") == 0
         and scrape.value("prism_consumer_lag_messages", namespace="media", group="archive") == 0
-        and scrape.value("prism_subscriptions", namespace="plain") == 0
+        and scrape.value("prism_subscriptions") == 0
+        and scrape.value("prism_requests_in_flight") == 0
         and scrape.value("prism_job_items_total", namespace="kept", name="outbox/cleanup") == traffic.KEPT
-        and scrape.value("prism_trace_spans_dropped_total", reason="export_failed") > 0
+        and scrape.value("prism_trace_spans_dropped_total") > 0
     )
 
 

@@ -79,7 +79,7 @@ class Scrape:
         return sum(found) if found else math.nan
 
 
-def wait_for(admin: str, what: Callable[[Scrape], bool], timeout: float = 30) -> Scrape:
+def wait_for(admin: str, what: Callable[[Scrape], bool], timeout: float = 60) -> Scrape:
     """Scrapes until it is so. Fails with the last scrape's families where it is not in time."""
     deadline = time.monotonic() + timeout
     while True:

@@ -24,7 +24,8 @@ def outbox(table: str, **publisher: Any) -> dict[str, Any]:
 
 
 CONFIG: dict[str, Any] = {
-    "telemetry": {"traces": {"endpoint": "http://127.0.0.1:9", "delay": "20ms"}},  # nobody listens there: spans are dropped and counted
+    # Nobody listens there: spans are dropped and counted.
+    "telemetry": {"traces": {"endpoint": "http://127.0.0.1:9", "delay": "20ms", "queue": 10, "batch": 5}},
     "namespaces": [
         {"name": "media", "client_api": "pubsub", "patterns": [outbox("media_outbox"), CLAIM_CHECK], "backend": {"type": "kafka", "partitions": 1}},
         {"name": "kept", "client_api": "pubsub", "patterns": [outbox("kept_outbox", cleanup={"strategy": "delete", "retention": "1s"})], "backend": "kafka"},
