@@ -103,7 +103,11 @@ class Admin:
 
     def _ask(self, method: str, path: str, query: dict[str, str]) -> Any:
         url = f"http://{self.address}{path}?{urllib.parse.urlencode(query)}"
-        with urllib.request.urlopen(urllib.request.Request(url, method=method, data=b"" if method == "POST" else None), timeout=30) as answer:
+        request = urllib.request.Request(url, method=method, data=b"" if method == "POST" else None)
+        if method == "POST":  # what changes something asks for the secret that lies in the server's data folder
+            token = pathlib.Path(self.get("/v1/config")["token_file"]).read_text().strip()
+            request.add_header("Authorization", f"Bearer {token}")
+        with urllib.request.urlopen(request, timeout=30) as answer:
             return json.load(answer)
 
     def holds(self, namespace: str, pattern: str) -> dict[str, str]:

@@ -9,28 +9,13 @@
 #include <nlohmann/json.hpp>
 #include <shared_mutex>
 
+#include "admin/answers.h"
+#include "base/text.h"
+
 namespace prism::admin {
 namespace {
 
 using nlohmann::json;
-
-json error_json(const Error& error) {
-  return {{"code", to_string(error.code)},   {"reason", error.reason},
-          {"message", error.message},        {"hint", error.hint},
-          {"retry", to_string(error.retry)}, {"metadata", error.metadata}};
-}
-
-void answer(httplib::Response& response, const json& body, int status) {
-  response.status = status;
-  response.set_content(body.dump(2, ' ', false, json::error_handler_t::replace) + "\n", "application/json");
-}
-
-void refuse(httplib::Response& response, Code code, int status, std::string reason, std::string message,
-            std::string hint) {
-  answer(response,
-         {{"error", error_json({code, std::move(reason), std::move(message), std::move(hint), Retry::never, {}, {}})}},
-         status);
-}
 
 json seconds(WallTime time) { return static_cast<double>(time.time_since_epoch().count()) / 1e6; }
 
@@ -97,23 +82,46 @@ bool same(std::string_view a, std::string_view b) {
 }  // namespace
 
 struct ConfigRoutes::Impl {
-  std::shared_mutex mutex;  // held shared while a request uses the file
+  mutable std::shared_mutex mutex;  // held shared while a request uses the file
   LiveFile* file = nullptr;
   Token token;
 
+  // Answers where it may not. The lock is held.
+  bool may_change(const httplib::Request& request, httplib::Response& response) const {
+    if (file == nullptr) {
+      answer(response,
+             Error{Code::unavailable, "NOT_SERVING", "the server is not serving", "try again", Retry::safe, {}, {}});
+      return false;
+    }
+    const std::string given = request.get_header_value("Authorization");
+    if (same(given, "Bearer " + token.value.reveal())) return true;
+    const std::string hint = "send the header Authorization: Bearer TOKEN with what stands in " + token.path;
+    answer(response, given.empty() ? Error{Code::unauthenticated,
+                                           "TOKEN_MISSING",
+                                           "whoever changes something here must show the server's admin token",
+                                           hint,
+                                           Retry::never,
+                                           {},
+                                           {}}
+                                   : Error{Code::unauthenticated,
+                                           "TOKEN_WRONG",
+                                           "the token that was given is not this server's admin token",
+                                           hint,
+                                           Retry::never,
+                                           {},
+                                           {}});
+    return false;
+  }
   template <class Handler>
   auto with_file(bool changes, Handler handler) {
     return [this, changes, handler](const httplib::Request& request, httplib::Response& response) {
       const std::shared_lock lock(mutex);
       if (file == nullptr) {
-        return refuse(response, Code::unavailable, 503, "NOT_SERVING", "the server is not serving", "try again");
+        return answer(
+            response,
+            Error{Code::unavailable, "NOT_SERVING", "the server is not serving", "try again", Retry::safe, {}, {}});
       }
-      if (changes && !same(request.get_header_value("Authorization"), "Bearer " + token.value.reveal())) {
-        return refuse(response, Code::unauthenticated, 401, "TOKEN_MISSING",
-                      "changes of the configuration ask for the server's admin token",
-                      "send the header Authorization: Bearer TOKEN with what stands in " + token.path);
-      }
-      handler(request, response);
+      if (!changes || may_change(request, response)) handler(request, response);
     };
   }
 };
@@ -136,8 +144,20 @@ void ConfigRoutes::add_to(httplib::Server& http) {
            200);
   }));
   http.Post("/v1/config", self->with_file(true, [self](const httplib::Request& request, httplib::Response& response) {
+    if (!request.has_header("Content-Length")) {
+      return answer(response,
+                    Error{Code::invalid_argument,
+                          "LENGTH_REQUIRED",
+                          "the request has no body: the configuration is missing",
+                          "send the configuration, with the header Content-Length",
+                          Retry::never,
+                          {},
+                          {}},
+                    411);
+    }
     LiveFile::Apply apply;
     apply.text = request.body;
+    if (request.has_param("file")) apply.name = shown(request.get_param_value("file"));
     apply.dry_run = request.get_param_value("dry_run") == "1";
     const auto [first, last] = request.params.equal_range("abandon");
     for (auto it = first; it != last; ++it) apply.abandon.insert(it->second);
@@ -148,6 +168,11 @@ void ConfigRoutes::add_to(httplib::Server& http) {
     const auto done = self->file->reload(ReloadSource::admin);
     answer(response, reload_json(done), status_of(done));
   }));
+}
+
+bool ConfigRoutes::may_change(const httplib::Request& request, httplib::Response& response) const {
+  const std::shared_lock lock(impl_->mutex);
+  return impl_->may_change(request, response);
 }
 
 void ConfigRoutes::attach(LiveFile& file, Token token) {

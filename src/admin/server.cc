@@ -3,7 +3,6 @@
 #include <httplib.h>
 #include <sys/socket.h>
 
-#include <condition_variable>
 #include <functional>
 #include <mutex>
 #include <nlohmann/json.hpp>
@@ -11,7 +10,9 @@
 #include <thread>
 #include <utility>
 
+#include "admin/answers.h"
 #include "admin/config_routes.h"
+#include "admin/connections.h"
 #include "base/text.h"
 #include "runtime/scope.h"
 
@@ -24,89 +25,65 @@ using namespace std::chrono_literals;
 constexpr auto kPatience = 10s;            // of one request for the backends' answers
 constexpr auto kLookPatience = 1s;         // of a look at the metrics for what is measured by looking
 constexpr std::size_t kListAtOnce = 1000;  // objects of one page
-constexpr std::string_view kJson = "application/json";
 
-int http_status(Code code) {
-  switch (code) {
-    case Code::invalid_argument:
-    case Code::failed_precondition:
-    case Code::out_of_range:
-      return 400;
-    case Code::not_found:
-      return 404;
-    case Code::already_exists:
-    case Code::aborted:
-      return 409;
-    case Code::resource_exhausted:
-      return 429;
-    case Code::unimplemented:
-      return 501;
-    case Code::unavailable:
-      return 503;
-    case Code::deadline_exceeded:
-      return 504;
-    default:
-      return 500;
-  }
-}
-
-void answer(httplib::Response& response, const json& body, int status = 200) {
-  response.status = status;
-  response.set_content(body.dump(2, ' ', false, json::error_handler_t::replace) + "\n", std::string(kJson));
-}
-
-void answer(httplib::Response& response, const Error& error) {
-  answer(
-      response,
-      {{"error",
-        {{"code", to_string(error.code)}, {"reason", error.reason}, {"message", error.message}, {"hint", error.hint}}}},
-      http_status(error.code));
-}
-
-// Threads that serve the newest connection first. One that says nothing holds a thread until its time is over, and
-// hundreds of those must not hold up the health check that comes after them.
-class NewestFirst final : public httplib::TaskQueue {
+// A request that is read already, and its answer.
+class Exchange final : public httplib::Stream {
  public:
-  explicit NewestFirst(std::size_t threads) {
-    for (std::size_t i = 0; i < threads; ++i) threads_.emplace_back([this] { work(); });
+  explicit Exchange(std::string_view request) : request_(request) {}
+  bool is_readable() const override { return true; }
+  bool is_writable() const override { return true; }
+  ssize_t read(char* to, std::size_t size) override {
+    const auto n = request_.copy(to, size);
+    request_.remove_prefix(n);
+    return static_cast<ssize_t>(n);
   }
+  ssize_t write(const char* from, std::size_t size) override {
+    answer.append(from, size);
+    return static_cast<ssize_t>(size);
+  }
+  void get_remote_ip_and_port(std::string& /*ip*/, int& /*port*/) const override {}
+  void get_local_ip_and_port(std::string& /*ip*/, int& /*port*/) const override {}
+  socket_t socket() const override { return INVALID_SOCKET; }
 
-  void enqueue(std::function<void()> task) override {
-    {
-      const std::lock_guard lock(mutex_);
-      tasks_.push_back(std::move(task));
-    }
-    changed_.notify_one();
-  }
-  // What still waits is run too, which then only closes its connection.
-  void shutdown() override {
-    {
-      const std::lock_guard lock(mutex_);
-      ended_ = true;
-    }
-    changed_.notify_all();
-    threads_.clear();
-  }
+  std::string answer;
 
  private:
-  void work() {
-    std::unique_lock lock(mutex_);
-    while (true) {
-      changed_.wait(lock, [this] { return ended_ || !tasks_.empty(); });
-      if (tasks_.empty()) return;
-      const std::function<void()> task = std::move(tasks_.back());
-      tasks_.pop_back();
-      lock.unlock();
-      task();
-      lock.lock();
-    }
+  std::string_view request_;
+};
+
+// The library accepts, parses and routes; sockets are read and written by Connections.
+class Http final : public httplib::Server {
+ public:
+  explicit Http(std::size_t threads)
+      : connections_(
+            {.body_bytes = config::LoadOptions().max_bytes, .threads = threads},
+            [this](std::string_view request) { return serve(request); },
+            [](std::string_view line) {
+              return line.starts_with("GET /healthz ") || line.starts_with("GET /readyz ");
+            }) {
+    new_task_queue = [] { return new AtOnce; };
+  }
+  void close() { connections_.stop(); }
+
+ private:
+  // On the thread that accepts: what is to be done there waits for nothing.
+  class AtOnce final : public httplib::TaskQueue {
+   public:
+    void enqueue(std::function<void()> task) override { task(); }
+    void shutdown() override {}
+  };
+  bool process_and_close_socket(socket_t socket) override {
+    connections_.take(socket);
+    return true;
+  }
+  std::string serve(std::string_view request) {
+    Exchange exchange(request);
+    bool closed = false;
+    process_request(exchange, true, closed, nullptr);
+    return std::move(exchange.answer);
   }
 
-  std::mutex mutex_;
-  std::condition_variable changed_;
-  std::vector<std::function<void()>> tasks_;  // guarded by mutex_, as below
-  bool ended_ = false;
-  std::vector<std::jthread> threads_;
+  Connections connections_;
 };
 
 Context request_context() { return Context().with_timeout(kPatience); }
@@ -200,10 +177,14 @@ Task<Result<json>> topics(Context context, std::shared_ptr<Namespace> ns) {
 json namespaces_json(const Registry& registry) {
   json list = json::array();
   for (const auto& ns : registry.all()) {
+    json notices = json::array();
+    for (const auto& notice : ns->notices())
+      notices.push_back({{"reason", notice.reason}, {"message", notice.message}, {"hint", notice.hint}});
     list.push_back({{"name", ns->name()},
                     {"client_api", to_string(ns->api())},
                     {"chain", ns->chain()},
-                    {"consumer_groups", ns->spec().consumer_groups}});
+                    {"consumer_groups", ns->spec().consumer_groups},
+                    {"notices", std::move(notices)}});
   }
   return {{"namespaces", std::move(list)}, {"backends", registry.bindings()}};
 }
@@ -226,10 +207,10 @@ json jobs_json(Registry& registry) {
 }  // namespace
 
 struct Server::Impl {
-  explicit Impl(Metrics& m) : metrics(m) {}
+  Impl(Metrics& m, std::size_t threads) : metrics(m), http(threads) {}
 
   Metrics& metrics;
-  httplib::Server http;
+  Http http;
   int port = 0;
   std::thread listener;
 
@@ -298,11 +279,13 @@ void Server::Impl::routes() {
              answer(response, jobs_json(present));
            }));
   const auto set_paused = [this](bool paused) {
-    return with_registry([paused](Registry& present, const httplib::Request& request, httplib::Response& response) {
-      const std::string name = request.get_param_value("name");
-      const auto done = paused ? present.pause_job(name) : present.resume_job(name);
-      done ? answer(response, {{"name", name}, {"paused", paused}}) : answer(response, done.error());
-    });
+    return with_registry(
+        [this, paused](Registry& present, const httplib::Request& request, httplib::Response& response) {
+          if (!config.may_change(request, response)) return;
+          const std::string name = request.get_param_value("name");
+          const auto done = paused ? present.pause_job(name) : present.resume_job(name);
+          done ? answer(response, {{"name", name}, {"paused", paused}}) : answer(response, done.error());
+        });
   };
   http.Post("/jobs/pause", set_paused(true));
   http.Post("/jobs/resume", set_paused(false));
@@ -317,20 +300,37 @@ void Server::Impl::routes() {
 
   config.add_to(http);
 
+  // What the library says without a body: there is no such path, or it could not read the request.
   http.set_error_handler([](const httplib::Request& request, httplib::Response& response) {
     if (!response.body.empty()) return;
-    const Code code = response.status == 404   ? Code::not_found
-                      : response.status >= 500 ? Code::internal
-                                               : Code::invalid_argument;
     const int status = response.status;
-    answer(response, Error{code,
-                           status == 404 ? "PATH_NOT_FOUND" : "BAD_REQUEST",
-                           request.method + " " + shown(request.path) + " is not served here",
-                           "see docs/reference/admin.md",
-                           Retry::never,
-                           {},
-                           {}});
-    response.status = status;
+    const std::string hint = "see docs/reference/admin.md";
+    if (status == 404) {
+      return answer(response,
+                    Error{Code::not_found,
+                          "PATH_NOT_FOUND",
+                          request.method + " " + shown(request.path) + " is not served here",
+                          hint,
+                          Retry::never,
+                          {},
+                          {}},
+                    status);
+    }
+    if (status >= 500) {
+      return answer(response,
+                    Error{Code::internal,
+                          "REQUEST_FAILED",
+                          "the request could not be answered",
+                          {},
+                          Retry::unknown_outcome,
+                          {},
+                          {}},
+                    status);
+    }
+    answer(
+        response,
+        Error{Code::invalid_argument, "BAD_REQUEST", "this is no request that can be read", hint, Retry::never, {}, {}},
+        status);
   });
 }
 
@@ -338,15 +338,9 @@ Server::Server(std::unique_ptr<Impl> impl) : impl_(std::move(impl)) {}
 Server::~Server() { stop(); }
 
 Result<std::unique_ptr<Server>> Server::start(Options options, Metrics& metrics) {
-  auto impl = std::make_unique<Impl>(metrics);
+  auto impl = std::make_unique<Impl>(metrics, options.threads);
   auto& http = impl->http;
   impl->routes();
-  http.new_task_queue = [n = options.threads] { return new NewestFirst(n); };
-  // A connection occupies a thread as long as it is open: one request each, and no waiting for slow ones.
-  http.set_keep_alive_max_count(1);
-  http.set_keep_alive_timeout(1);  // seconds until the first byte
-  http.set_read_timeout(5s);
-  http.set_payload_max_length(config::LoadOptions().max_bytes);
   // The library's default would share the port with another process that does the same (SO_REUSEPORT).
   http.set_socket_options([](socket_t socket) {
     const int on = 1;
@@ -392,6 +386,7 @@ void Server::stop() {
   if (!impl_->listener.joinable()) return;
   impl_->http.stop();
   impl_->listener.join();
+  impl_->http.close();
 }
 
 }  // namespace prism::admin

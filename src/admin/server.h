@@ -1,10 +1,12 @@
 // The admin HTTP server: metrics, health, and a look at namespaces and jobs. It is meant for operators, not for
-// applications, and asks for no credentials: it listens on the loopback interface unless it is told otherwise.
+// applications, and asks for no credentials to look: it listens on the loopback interface unless it is told otherwise.
+// What changes something (POST) asks for the server's admin token (token.h).
 //
 //   GET  /metrics              Prometheus text format 0.0.4
 //   GET  /healthz              200 as long as the process answers
 //   GET  /readyz               200 while requests are served, else 503; {"ready", "reason", "namespaces"}
-//   GET  /namespaces           name, client API, chain and consumer groups of each; which backend is served by what
+//   GET  /namespaces           name, client API, chain, consumer groups and notices of each; which backend is served by
+//                              what
 //   GET  /jobs                 state of each job's shards
 //   POST /jobs/pause?name=N    after the present round; 404 JOB_NOT_FOUND
 //   POST /jobs/resume?name=N
@@ -33,7 +35,7 @@ namespace prism::admin {
 struct Options {
   std::string host = "127.0.0.1";
   int port = 8981;          // 0: any free one
-  std::size_t threads = 8;  // requests at a time
+  std::size_t threads = 8;  // requests at a time, but for those of health
 };
 
 // Listens from start() to stop(), so that a process that is still starting, or going down, can be asked about it. Any
@@ -51,7 +53,7 @@ class Server {
   void ready(Registry& registry);
   // /readyz says no, with the reason; the registry is still shown.
   void not_ready(std::string reason);
-  // From now on the configuration can be looked at and changed (config_routes.h), until detach().
+  // From now on the configuration can be looked at and changed (config_routes.h), and jobs paused, until detach().
   void serve_config(LiveFile& file, Token token);
   // Returns when no request uses the registry or the file any more; later ones are told that it is gone.
   void detach();

@@ -44,4 +44,8 @@ std::string shown(std::string_view name) {
   return out;
 }
 
+std::string counted(std::uint64_t count, std::string_view noun) {
+  return std::to_string(count) + " " + std::string(noun) + (count == 1 ? "" : "s");
+}
+
 }  // namespace prism

@@ -130,11 +130,22 @@ Exit apply(const Options& options) {
   if (!token) return refuse(token.error(), options.format);
 
   std::string path = options.dry_run ? "/v1/config?dry_run=1" : "/v1/config?dry_run=0";
+  path += "&file=" + percent_encoded(options.file == "-" ? "<stdin>" : options.file);
   for (const auto& name : options.abandon) path += "&abandon=" + percent_encoded(name);
   auto asked = admin::post(options.admin, path, body, "application/yaml", *token, kPatience);
   if (!asked) return refuse(asked.error(), options.format);
   auto answer = parse(*asked, options.admin);
   if (!answer) return refuse(answer.error(), options.format);
+  if (auto& error = (*answer)["error"]; asked->status == 401 && error.is_object()) {
+    error["hint"] = std::getenv("PRISM_ADMIN_TOKEN") != nullptr
+                        ? "PRISM_ADMIN_TOKEN holds another one: put into it what stands in " +
+                              text(*status, "token_file") +
+                              " of the server, or leave it unset where that file can be read"
+                        : text(*status, "token_file") + " is not that of the server at " + options.admin +
+                              ": give its token in PRISM_ADMIN_TOKEN";
+  } else if (error.is_null()) {
+    answer->erase("error");
+  }
 
   const std::string result = text(*answer, "result");
   const bool good = asked->status == 200;
@@ -151,9 +162,13 @@ Exit apply(const Options& options) {
     if (!good) {
       // What is wrong with the text stands above, with its places.
       if (result != "invalid") print_error(error_of(*answer));
-      fmt::print(stderr, "nothing was changed: generation {} is served on\n", generation);
+      if (result.empty()) {  // it was not let in
+        fmt::print(stderr, "nothing was changed\n");
+      } else {
+        fmt::print(stderr, "nothing was changed: generation {} is still served\n", generation);
+      }
     } else if (result == "would_replace") {
-      fmt::print("dry run: generation {} is served on\n", generation);
+      fmt::print("dry run: generation {} is still served\n", generation);
     } else if (result == "unchanged") {
       fmt::print("nothing to do: generation {} says the same\n", generation);
     } else {

@@ -48,6 +48,7 @@ struct Options {
   double grace = 10;
   double lease = 10;
   bool watch = false;
+  std::vector<std::string> abandon;
   std::optional<log::Level> log_level;
   std::optional<log::Format> log_format;
 };
@@ -241,6 +242,35 @@ Exit refuse(Error error) {
              : Exit::failed;
 }
 
+// What was served from this data folder before, where it was something else.
+std::optional<FileSpec> served_before(const LastServed& last, const std::string& text, const Options& options) {
+  const auto before = last.read();
+  if (!before || *before == text) return std::nullopt;
+  auto parsed = parse_text(*before, components(), config::LoadOptions().of_file(options.file));
+  if (!parsed.ok()) {
+    log::error(
+        "what was served before cannot be read any more: work that it left behind is not looked for",
+        {{"file", last.path()},
+         {"error", parsed.diagnostics.to_error().message},
+         {"hint", "compare it with the present file: topics, tables and prefixes that are gone may hold messages"}});
+    return std::nullopt;
+  }
+  for (const auto& name : options.abandon) {
+    if (parsed.file.find(name) == nullptr)
+      log::warn("nothing to abandon: no such namespace was served before", {{"namespace", name}});
+  }
+  return std::move(parsed.file);
+}
+
+Error of_the_start(Error error, const LastServed& last) {
+  const auto give_up = error.metadata.find("abandon");
+  if (give_up == error.metadata.end()) return error;
+  error.hint = "put back what was served before (" + last.path() +
+               "), start, let the work be done, and apply the new file then; to give it up: start with " +
+               give_up->second;
+  return error;
+}
+
 Exit serve(const Options& options) {
   const auto begun = Clock::now();
   Signals signals(true);
@@ -282,18 +312,26 @@ Exit serve(const Options& options) {
 
   auto token = admin::open_token(data_dir);
   if (!token) return refuse(std::move(token).error());
+  const LastServed last_served(data_dir, options.file, options.embedded);
   auto registry = run_blocking(Registry::open(
       Context().with_timeout(kOpenPatience), parsed.file, components(), runtime, metrics,
       {.data_dir = data_dir,
        .embedded = options.embedded,
        .holder = holder,
        .lease_ttl = std::chrono::duration_cast<Clock::duration>(std::chrono::duration<double>(options.lease)),
-       .measured = telemetry.metrics}));
-  if (!registry) return refuse(std::move(registry).error());
+       .measured = telemetry.metrics,
+       .before = served_before(last_served, read.text, options),
+       .abandon = {options.abandon.begin(), options.abandon.end()}}));
+  if (!registry) return refuse(of_the_start(std::move(registry).error(), last_served));
   const auto close_registry = [&] {
     (*admin)->detach();
     run_blocking((*registry)->close(Context().with_timeout(kClosePatience)));
   };
+
+  if (auto noted = last_served.write(read.text); !noted) {
+    close_registry();
+    return refuse(std::move(noted).error());
+  }
 
   const RegistryRouter router(**registry);
   api::Sessions sessions;
@@ -311,7 +349,7 @@ Exit serve(const Options& options) {
   }
   grpc_address->port = (*server)->port();
   (*admin)->ready(**registry);
-  LiveFile live(options.file, std::move(read), components(), **registry, metrics);
+  LiveFile live(options.file, std::move(read), last_served, components(), **registry, metrics);
   (*admin)->serve_config(live, std::move(*token));
   print_account(options, **registry, *grpc_address, *admin_address, Clock::now() - begun);
   if (!options.ready_file.empty()) {
@@ -371,6 +409,11 @@ CLI::App* add(CLI::App& root, const std::string& name, const std::string& descri
                      ? "Take up changes of the file by itself (the default), or only on SIGHUP and prism apply"
                      : "Take up changes of the file by itself, or only on SIGHUP and prism apply (the default)")
       ->type_name("");
+  command
+      ->add_option("--abandon", options->abandon,
+                   "Start although the file was changed while the server was stopped, and this namespace has work "
+                   "that would be left behind; may be repeated")
+      ->type_name("NAMESPACE");
   command
       ->add_option("--ready-file", options->ready_file,
                    "Written when requests are served: {\"grpc\": \"HOST:PORT\", \"admin\": \"HOST:PORT\", \"pid\": N}")

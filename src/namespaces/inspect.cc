@@ -38,9 +38,12 @@ Task<Result<std::vector<PatternState>>> Namespace::inspect(Context context) cons
 
 Task<Result<std::vector<TopicState>>> Namespace::topics(Context context) const {
   std::vector<TopicState> out;
-  PRISM_CO_TRY(const auto names, co_await topics_->known(context));
+  PRISM_CO_TRY(const auto names, co_await present_topics(context));
   for (const auto& name : names) {
-    PRISM_CO_TRY(const auto info, co_await topics_->ensure(context, name));
+    const auto found = co_await log_->topic(context, name);
+    if (!found && found.error().code == Code::not_found) continue;  // not made yet
+    if (!found) co_return std::unexpected(found.error());
+    const TopicInfo& info = *found;
     PRISM_CO_TRY(const auto groups, co_await log_->groups(context, name));
     PRISM_CO_TRY(const auto floors, co_await log_->floors(context, name, ""));  // any group tells begin and end
     TopicState state{name, {}};

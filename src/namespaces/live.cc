@@ -7,9 +7,13 @@
 #include <cerrno>
 #include <cstring>
 #include <filesystem>
+#include <fstream>
+#include <iterator>
 #include <utility>
 
 #include "base/crc32c.h"
+#include "base/text.h"
+#include "config/suggestions.h"
 #include "runtime/scope.h"
 #include "telemetry/log.h"
 
@@ -34,7 +38,60 @@ Error unwritable(const std::string& path, const std::string& why) {
           {}};
 }
 
+// Makes a file of this content, and syncs it; what is wrong, if anything.
+std::optional<std::string> write_file(const std::string& path, const std::string& text, mode_t mode) {
+  const int file = ::open(path.c_str(), O_WRONLY | O_CREAT | O_TRUNC | O_CLOEXEC | O_NOFOLLOW, mode);
+  if (file < 0) return std::strerror(errno);
+  bool good = ::fchmod(file, mode) == 0;
+  for (std::size_t at = 0; good && at < text.size();) {
+    const auto n = ::write(file, text.data() + at, text.size() - at);
+    good = n > 0 || (n < 0 && errno == EINTR);
+    if (n > 0) at += static_cast<std::size_t>(n);
+  }
+  good = good && ::fsync(file) == 0;
+  const int code = errno;
+  ::close(file);
+  if (good) return std::nullopt;
+  return std::strerror(code);
+}
+
+// So that it is that file after a crash too.
+std::optional<std::string> rename_file(const std::string& from, const std::string& to) {
+  if (::rename(from.c_str(), to.c_str()) != 0) return std::strerror(errno);
+  const auto folder = std::filesystem::path(to).parent_path().string();
+  const int file = ::open(folder.c_str(), O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+  if (file >= 0) {
+    ::fsync(file);
+    ::close(file);
+  }
+  return std::nullopt;
+}
+
 }  // namespace
+
+LastServed::LastServed(const std::string& data_dir, const std::string& file, bool embedded) {
+  std::error_code problem;
+  const auto absolute = std::filesystem::absolute(file, problem).lexically_normal().string();
+  char name[64];
+  std::snprintf(name, sizeof name, "served-%08x%s.yaml", crc32c(0, absolute), embedded ? "-embedded" : "");
+  path_ = (std::filesystem::absolute(data_dir, problem) / name).lexically_normal().string();
+}
+
+std::optional<std::string> LastServed::read() const {
+  std::ifstream in(path_, std::ios::binary);
+  if (!in) return std::nullopt;
+  return std::string(std::istreambuf_iterator<char>(in), {});
+}
+
+Result<void> LastServed::write(const std::string& text) const {
+  const std::string partial = path_ + ".part";
+  auto problem = write_file(partial, text, 0600);
+  if (!problem) problem = rename_file(partial, path_);
+  if (!problem) return {};
+  ::unlink(partial.c_str());
+  return fail(Code::failed_precondition, "FILE_UNWRITABLE", "cannot write " + path_ + ": " + *problem,
+              "the data folder must be writable");
+}
 
 std::string_view to_string(ReloadSource source) noexcept {
   switch (source) {
@@ -82,19 +139,7 @@ class LiveFile::Writing {
     out.partial_ = (target.parent_path() / ("." + target.filename().string() + ".part")).string();
     struct stat was{};
     if (::stat(out.target_.c_str(), &was) != 0) return fail(unwritable(path, std::strerror(errno)));
-    const int file =
-        ::open(out.partial_.c_str(), O_WRONLY | O_CREAT | O_TRUNC | O_CLOEXEC | O_NOFOLLOW, was.st_mode & 07777);
-    if (file < 0) return fail(unwritable(path, std::strerror(errno)));
-    bool good = ::fchmod(file, was.st_mode & 07777) == 0;
-    for (std::size_t at = 0; good && at < text.size();) {
-      const auto n = ::write(file, text.data() + at, text.size() - at);
-      good = n > 0 || (n < 0 && errno == EINTR);
-      if (n > 0) at += static_cast<std::size_t>(n);
-    }
-    good = good && ::fsync(file) == 0;
-    const int code = errno;
-    ::close(file);
-    if (!good) return fail(unwritable(path, std::strerror(code)));
+    if (const auto failed = write_file(out.partial_, text, was.st_mode & 07777)) return fail(unwritable(path, *failed));
     return out;
   }
   Writing(Writing&& other) noexcept
@@ -104,14 +149,8 @@ class LiveFile::Writing {
     if (!partial_.empty()) ::unlink(partial_.c_str());
   }
   Result<void> commit() {
-    if (::rename(partial_.c_str(), target_.c_str()) != 0) return fail(unwritable(target_, std::strerror(errno)));
+    if (const auto failed = rename_file(partial_, target_)) return fail(unwritable(target_, *failed));
     partial_.clear();
-    const auto folder = std::filesystem::path(target_).parent_path().string();
-    const int file = ::open(folder.c_str(), O_RDONLY | O_DIRECTORY | O_CLOEXEC);
-    if (file >= 0) {
-      ::fsync(file);
-      ::close(file);
-    }
     return {};
   }
 
@@ -130,8 +169,10 @@ LiveFile::Read LiveFile::read(const std::string& path, const Components& compone
   return out;
 }
 
-LiveFile::LiveFile(std::string path, Read served, const Components& components, Registry& registry, Metrics& metrics)
+LiveFile::LiveFile(std::string path, Read served, LastServed last_served, const Components& components,
+                   Registry& registry, Metrics& metrics)
     : path_(std::move(path)),
+      last_served_(std::move(last_served)),
       components_(components),
       registry_(registry),
       served_text_(std::move(served.text)),
@@ -182,14 +223,13 @@ Reload LiveFile::finish(Reload reload) {
   reloads_.with({std::string(to_string(reload.result))}).add();
   good_.set(reload.good() ? 1 : 0);
   if (!reload.good()) {
-    log::error("the new configuration was not taken up; the present one is served on",
-               {{"file", path_},
-                {"mode", to_string(reload.source)},
-                {"state", to_string(reload.result)},
-                {"reason", reload.error->reason},
-                {"error", reload.error->message},
-                {"hint", reload.error->hint},
-                {"version", reload.generation}});
+    log::error("the new configuration was not taken up; the present one stays", {{"file", path_},
+                                                                                 {"mode", to_string(reload.source)},
+                                                                                 {"state", to_string(reload.result)},
+                                                                                 {"reason", reload.error->reason},
+                                                                                 {"error", reload.error->message},
+                                                                                 {"hint", reload.error->hint},
+                                                                                 {"version", reload.generation}});
     return reload;
   }
   if (reload.result == ReloadResult::unchanged) {
@@ -238,20 +278,37 @@ Reload LiveFile::change(Read read, Reload reload, std::set<std::string> abandon,
   if (reload.dry_run) {
     auto in_the_way = run_blocking(
         registry_.in_the_way(Context::background(stop_.get_token()).with_timeout(kLookPatience), read.parsed.file));
-    if (!in_the_way) return failed(std::move(reload), ReloadResult::failed, std::move(in_the_way).error());
+    if (!in_the_way) {
+      const std::string& reason = in_the_way.error().reason;
+      const bool refused = reason == "TOPIC_PARTITIONS_FIXED";
+      return failed(std::move(reload), refused ? ReloadResult::refused : ReloadResult::failed,
+                    std::move(in_the_way).error());
+    }
     reload.in_the_way = std::move(*in_the_way);
     reload.result = reload.changes.empty() ? ReloadResult::unchanged : ReloadResult::would;
     return finish(std::move(reload));
   }
-  const auto commit = [writing]() -> Result<void> { return writing != nullptr ? writing->commit() : Result<void>(); };
+  // A crash between the two is harmless: the one file is served then, and the other is looked through before.
+  const auto commit = [this, writing, &text = read.text]() -> Result<void> {
+    PRISM_CHECK(last_served_.write(text));
+    if (writing == nullptr) return {};
+    auto committed = writing->commit();
+    if (!committed) {
+      if (const auto again = last_served_.write(served_text_); !again)
+        log::error("what is served could not be noted",
+                   {{"file", last_served_.path()}, {"error", again.error().message}});
+    }
+    return committed;
+  };
   FileSpec next = read.parsed.file;
   if (now) {
     auto replaced =
         run_blocking(registry_.replace(Context::background(stop_.get_token()).with_timeout(kBuildPatience),
                                        std::move(read.parsed.file), {.abandon = std::move(abandon), .commit = commit}));
     if (!replaced) {
-      const bool refused =
-          replaced.error().reason == "NAMESPACE_HAS_WORK" || replaced.error().reason == "FILE_UNWRITABLE";
+      const std::string& reason = replaced.error().reason;
+      const bool refused = reason == "NAMESPACE_HAS_WORK" ||
+                           reason == "TOPIC_PARTITIONS_FIXED" || reason == "FILE_UNWRITABLE";
       return failed(std::move(reload), refused ? ReloadResult::refused : ReloadResult::failed,
                     std::move(replaced).error());
     }
@@ -307,6 +364,23 @@ bool LiveFile::worth_a_try(const Read& read) {
   return left == 0 || (before && left < *before);
 }
 
+// What is to be abandoned and is not served.
+std::optional<Error> LiveFile::unknown(const std::set<std::string>& names) const {
+  std::vector<std::string> known;
+  for (const auto& ns : served_.namespaces) known.push_back(ns.name);
+  for (const auto& name : names) {
+    if (std::ranges::find(known, name) != known.end()) continue;
+    return Error{Code::not_found,
+                 "NAMESPACE_NOT_FOUND",
+                 "no namespace \"" + shown(name) + "\" is served whose work could be abandoned",
+                 config::suggest(name, known),
+                 Retry::never,
+                 {},
+                 {{"namespace", shown(name)}}};
+  }
+  return std::nullopt;
+}
+
 Reload LiveFile::apply(Apply request) {
   Reload reload{.source = ReloadSource::apply};
   reload.dry_run = request.dry_run;
@@ -325,7 +399,10 @@ Reload LiveFile::apply(Apply request) {
     return reload;
   }
   Read given{.text = std::move(request.text), .parsed = {}};
-  given.parsed = parse_text(given.text, components_, config::LoadOptions().of_file(path_));
+  auto options = config::LoadOptions().of_file(path_);
+  if (!request.name.empty()) options.file_name = request.name;
+  given.parsed = parse_text(given.text, components_, options);
+  if (auto error = unknown(request.abandon)) return failed(std::move(reload), ReloadResult::refused, std::move(*error));
   if (request.dry_run || !given.parsed.ok())
     return change(std::move(given), std::move(reload), std::move(request.abandon), nullptr);
   config::Diagnostics unreadable;
@@ -336,7 +413,7 @@ Reload LiveFile::apply(Apply request) {
     return failed(std::move(reload), ReloadResult::refused,
                   Error{Code::failed_precondition,
                         "FILE_CHANGED",
-                        path_ + " was changed and is not what is served: it would be overwritten",
+                        path_ + " was changed and is not what is served; it would be overwritten",
                         "put into that file what is meant, then send SIGHUP or apply that file itself",
                         Retry::never,
                         {},

@@ -52,6 +52,20 @@ struct Reload {
   bool good() const noexcept { return !error.has_value(); }
 };
 
+// The text that was served last from a data folder, kept there with the mode 0600: the next start sees what it served
+// that the file no longer has. One for each file that is served from the folder.
+class LastServed {
+ public:
+  // `embedded`: what was served by embedded twins is no matter for the others, and the other way round.
+  LastServed(const std::string& data_dir, const std::string& file, bool embedded);
+  const std::string& path() const noexcept { return path_; }
+  std::optional<std::string> read() const;            // none: nothing was served yet, or it cannot be read
+  Result<void> write(const std::string& text) const;  // whole or not at all. FILE_UNWRITABLE
+
+ private:
+  std::string path_;
+};
+
 // Thread-safe; calls block, for as long as a replacement takes.
 class LiveFile {
  public:
@@ -62,8 +76,9 @@ class LiveFile {
   };
   static Read read(const std::string& path, const Components& components);
 
-  // `served`: what the registry was opened with. Components, registry and metrics outlive it.
-  LiveFile(std::string path, Read served, const Components& components, Registry& registry, Metrics& metrics);
+  // `served`: what the registry was opened with, and `last_served` has. Components, registry and metrics outlive it.
+  LiveFile(std::string path, Read served, LastServed last_served, const Components& components, Registry& registry,
+           Metrics& metrics);
   ~LiveFile();
 
   const std::string& path() const noexcept { return path_; }
@@ -72,11 +87,12 @@ class LiveFile {
   Reload reload(ReloadSource source);
   struct Apply {
     std::string text;
+    std::string name;               // of the text in messages; empty: that of the server's file
     std::set<std::string> abandon;  // see Registry::replace
     bool dry_run = false;
   };
   // Writes the file when everything else has succeeded. RELOAD_IN_PROGRESS (for long), FILE_CHANGED (the file is
-  // neither what is served nor the text), FILE_UNWRITABLE.
+  // neither what is served nor the text), FILE_UNWRITABLE, NAMESPACE_NOT_FOUND (what is to be abandoned).
   Reload apply(Apply request);
 
   struct Status {
@@ -94,9 +110,11 @@ class LiveFile {
   class Writing;
   Reload change(Read read, Reload reload, std::set<std::string> abandon, Writing* writing);
   Reload finish(Reload reload);
+  std::optional<Error> unknown(const std::set<std::string>& names) const;
   Reload failed(Reload reload, ReloadResult result, Error error);
 
   const std::string path_;
+  const LastServed last_served_;
   const Components& components_;
   Registry& registry_;
   std::stop_source stop_;

@@ -78,10 +78,9 @@ std::shared_ptr<NamespaceMeasures> make_measures(Metrics& metrics) {
 namespace {
 
 Task<Result<std::map<std::string, double>>> lags(Context context, std::shared_ptr<EventLog> log,
-                                                 std::shared_ptr<Topics> topics, std::vector<std::string> declared) {
+                                                 std::vector<std::string> names, std::vector<std::string> declared) {
   std::map<std::string, double> by_group;
   for (const auto& group : declared) by_group[group] = 0;
-  PRISM_CO_TRY(auto names, co_await topics->known(context));
   if (names.size() > kMostTopics) names.resize(kMostTopics);
   for (const auto& name : names) {
     const auto groups = co_await log->groups(context, name);
@@ -106,9 +105,13 @@ Task<bool> Namespace::measure(Context context) const {
   if (measures == nullptr || !measures->begin()) co_return false;
   bool good = true;
   for (const auto& pattern : patterns_) good = (co_await pattern->measure(context)).has_value() && good;
-  const auto by_group = co_await lags(context, log_, topics_, spec_.consumer_groups);
-  if (by_group) measures->set_lag(spec_.name, *by_group);
-  good = good && by_group;
+  if (auto names = co_await present_topics(context)) {
+    const auto by_group = co_await lags(context, log_, std::move(*names), spec_.consumer_groups);
+    if (by_group) measures->set_lag(spec_.name, *by_group);
+    good = good && by_group;
+  } else {
+    good = false;
+  }
   measures->end(spec_.name, good);
   co_return good;
 }

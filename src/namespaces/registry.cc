@@ -18,30 +18,70 @@ namespace {
 constexpr std::string_view kStateBackend = "prism";  // the name of the default state store: <data_dir>/prism.db
 constexpr Clock::duration kJobPatience = std::chrono::seconds(20);    // for the last rounds of jobs that are replaced
 constexpr Clock::duration kClosePatience = std::chrono::seconds(10);  // for backends that nothing uses any more
+constexpr Clock::duration kTopicPatience = std::chrono::seconds(3);   // for what a log knows of its topics
+constexpr Clock::duration kStartPatience = std::chrono::seconds(40);  // for work that was left before the start
 constexpr Clock::duration kLook = std::chrono::milliseconds(20);      // between looks at what is unfinished
 // Work that has not become less for so long will not be done in time: publishes need not wait for it.
 constexpr Clock::duration kStandstill = std::chrono::milliseconds(1500);
+
+// A topic keeps the partitions that it was made with. Of another number more could be made, but a key's messages would
+// go to another one then and come before those that are there.
+Notice partitions_notice(const std::string& topic, std::uint32_t has, std::uint32_t wanted) {
+  return {"TOPIC_PARTITIONS_FIXED",
+          "topic \"" + topic + "\" has " + counted(has, "partition") + " and the file asks for " +
+              std::to_string(wanted) +
+              (wanted < has ? ": partitions that hold messages cannot be taken away"
+                            : ": with more, messages would overtake earlier ones of the same key"),
+          "leave `partitions` at " + std::to_string(has) + " or out, or give the namespace a new `topic` with " +
+              std::to_string(wanted) + ", which takes over when every group has consumed the old one"};
+}
 
 // Topics are noted in the state store before they are made, so that jobs of any process find them.
 class NamespaceTopics final : public Topics {
  public:
   NamespaceTopics(std::string namespace_name, std::uint32_t partitions, std::shared_ptr<EventLog> log,
-                  std::shared_ptr<KeyValueStore> state)
-      : prefix_("topics/" + namespace_name + "/"),
+                  std::shared_ptr<KeyValueStore> state, std::shared_ptr<Notices> notices)
+      : namespace_(std::move(namespace_name)),
+        prefix_("topics/" + namespace_ + "/"),
         partitions_(partitions),
         log_(std::move(log)),
-        state_(std::move(state)) {}
+        state_(std::move(state)),
+        notices_(std::move(notices)) {}
+
+  // By topic: the partitions of those that exist and have others than the file asks for.
+  static Task<Result<std::map<std::string, std::uint32_t>>> unlike(Context context, std::shared_ptr<EventLog> log,
+                                                                   std::vector<std::string> topics,
+                                                                   std::uint32_t partitions) {
+    std::map<std::string, std::uint32_t> out;
+    for (const auto& topic : topics) {
+      const auto info = co_await log->topic(context, topic);
+      if (!info && info.error().code == Code::not_found) continue;
+      if (!info) co_return std::unexpected(info.error());
+      if (info->partitions != partitions) out.emplace(topic, info->partitions);
+    }
+    co_return out;
+  }
+
+  // Notes topics that another state store knew.
+  Task<Result<void>> note(Context context, std::vector<std::string> topics) {
+    if (topics.empty()) co_return {};
+    Batch<Mutation> notes;
+    for (const auto& topic : topics)
+      notes.push_back({.key = prefix_ + topic, .value = Bytes(), .expect = {}, .expect_absent = false, .ttl = {}});
+    for (auto& noted : co_await state_->apply(context, std::move(notes))) {
+      if (!noted) co_return std::unexpected(std::move(noted).error());
+    }
+    co_return {};
+  }
 
   Task<Result<TopicInfo>> ensure(Context context, std::string topic) override {
     {
       const std::shared_lock lock(mutex_);
       if (const auto it = known_.find(topic); it != known_.end()) co_return it->second;
     }
-    Batch<Mutation> note;
-    note.push_back({.key = prefix_ + topic, .value = Bytes(), .expect = {}, .expect_absent = false, .ttl = {}});
-    auto noted = co_await state_->apply(context, std::move(note));
-    if (!noted.front()) co_return std::unexpected(std::move(noted.front()).error());
+    PRISM_CO_CHECK(co_await note(context, {topic}));
     PRISM_CO_TRY(auto info, co_await log_->ensure_topic(context, TopicSpec{.name = topic, .partitions = partitions_}));
+    if (partitions_ != 0 && info.partitions != partitions_) note_partitions(topic, info.partitions);
     const std::unique_lock lock(mutex_);
     known_.insert_or_assign(topic, info);
     co_return info;
@@ -61,11 +101,23 @@ class NamespaceTopics final : public Topics {
     co_return names;
   }
 
+  void note_partitions(const std::string& topic, std::uint32_t has) {
+    Notice notice = partitions_notice(topic, has, partitions_);
+    if (!notices_->add(topic, notice)) return;
+    log::warn("a topic has other partitions than the file asks for", {{"namespace", namespace_},
+                                                                      {"topic", topic},
+                                                                      {"reason", notice.reason},
+                                                                      {"count", has},
+                                                                      {"value", partitions_},
+                                                                      {"hint", notice.hint}});
+  }
+
  private:
-  std::string prefix_;
-  std::uint32_t partitions_;
+  const std::string namespace_, prefix_;
+  const std::uint32_t partitions_;
   std::shared_ptr<EventLog> log_;
   std::shared_ptr<KeyValueStore> state_;
+  std::shared_ptr<Notices> notices_;
   std::shared_mutex mutex_;
   std::map<std::string, TopicInfo> known_;  // guarded by mutex_
 };
@@ -77,6 +129,21 @@ std::string physical(const BackendUse& backend, const std::string& fixed_topic, 
   if (!backend.topic.empty()) return backend.topic;
   std::string name(topic.empty() ? std::string_view(namespace_name) : topic);
   return backend.topic_prefix.empty() ? name : backend.topic_prefix + "." + name;
+}
+
+std::unexpected<Error> partitions_refused(const std::string& namespace_name, Notice notice) {
+  return fail(Error{Code::failed_precondition,
+                    std::move(notice.reason),
+                    std::move(notice.message),
+                    std::move(notice.hint),
+                    Retry::never,
+                    {},
+                    {{"namespace", namespace_name}}});
+}
+
+// Does the file ask this namespace for other partitions than before? Where it did so before too, it was told already.
+bool asks_for_partitions(const NamespaceSpec& spec, const NamespaceSpec* before) {
+  return spec.backend.partitions && (before == nullptr || before->backend.partitions != spec.backend.partitions);
 }
 
 // What can be told of a namespace before it is built.
@@ -124,7 +191,35 @@ Result<Plan> make_plan(const NamespaceSpec& spec, const Components& components) 
   return plan;
 }
 
+// May a message published to such a namespace go to this topic?
+bool publishes_to(const BackendUse& backend, const std::string& fixed_topic, const std::string& topic) {
+  const std::string& only = fixed_topic.empty() ? backend.topic : fixed_topic;
+  if (!only.empty()) return topic == only;
+  return backend.topic_prefix.empty() || topic.starts_with(backend.topic_prefix + ".");
+}
+
+// Of the topics that were used under this name, those that are still the namespace's, and its own.
+std::vector<std::string> topics_of(std::vector<std::string> known, const NamespaceSpec& spec,
+                                   const std::string& fixed_topic) {
+  std::erase_if(known, [&](const auto& topic) { return !publishes_to(spec.backend, fixed_topic, topic); });
+  auto own = physical(spec.backend, fixed_topic, spec.name, {});
+  if (std::ranges::find(known, own) == known.end()) known.push_back(std::move(own));
+  return known;
+}
+
 }  // namespace
+
+bool Notices::add(const std::string& about, Notice notice) {
+  const std::lock_guard lock(mutex_);
+  return notices_.insert_or_assign(about, std::move(notice)).second;
+}
+
+std::vector<Notice> Notices::all() const {
+  const std::lock_guard lock(mutex_);
+  std::vector<Notice> out;
+  for (const auto& [about, notice] : notices_) out.push_back(notice);
+  return out;
+}
 
 struct OpenBackend {
   std::string name;
@@ -315,12 +410,15 @@ struct Registry::Next {
 // Puts one namespace together.
 class Assembling final : public Assembly {
  public:
+  // `before`: the assembly that it takes the place of; null: none.
   Assembling(Registry& registry, Registry::Connecting& connecting, std::vector<std::pair<Place, std::string>>& taken,
-             Namespace& ns)
+             Namespace& ns, const Namespace* before, bool refuses_partitions)
       : registry_(registry),
         connecting_(connecting),
         taken_(taken),
         ns_(ns),
+        before_(before),
+        refuses_partitions_(refuses_partitions),
         pattern_metrics_(registry.metrics_, ns.name(),
                          ns.spec().observability.pattern_metrics && registry.options_.measured),
         pending_(std::make_shared<PendingReferences>()) {}
@@ -349,8 +447,10 @@ class Assembling final : public Assembly {
     PRISM_CO_TRY(const auto log, co_await use(context, ns_.log_backend_));
     ns_.log_ = measured(log->backend->event_log(), user(log->name, "log"));
     if (ns_.log_ == nullptr) co_return lacks(*log, "event log");
-    ns_.topics_ =
-        std::make_shared<NamespaceTopics>(ns_.name(), ns_.spec_.backend.partitions.value_or(0), ns_.log_, state_);
+    const auto topics = std::make_shared<NamespaceTopics>(ns_.name(), ns_.spec_.backend.partitions.value_or(0),
+                                                          ns_.log_, state_, ns_.notices_);
+    ns_.topics_ = topics;
+    PRISM_CO_CHECK(co_await look_at_topics(context, topics));
     ns_.max_inline_bytes_ = max_inline_bytes();
 
     Ports ports{.publish = make_log_publisher(ns_.log_, ns_.topics_, engine(ns_.log_backend_)),
@@ -452,6 +552,30 @@ class Assembling final : public Assembly {
   std::shared_ptr<PendingReferences> pending_references() override { return pending_; }
 
  private:
+  // The topics that were used before: those that the state store of the assembly before knew are noted here too, and
+  // their partitions are compared with what is asked for.
+  Task<Result<void>> look_at_topics(Context context, std::shared_ptr<NamespaceTopics> topics) {
+    if (before_ != nullptr && before_->topics_ != nullptr &&
+        before_->uses_.at(before_->state_backend_) != ns_.uses_.at(ns_.state_backend_)) {
+      PRISM_CO_TRY(auto known, co_await before_->topics_->known(context));
+      std::erase_if(known,
+                    [&](const auto& topic) { return !publishes_to(ns_.spec_.backend, ns_.fixed_topic_, topic); });
+      PRISM_CO_CHECK(co_await topics->note(context, std::move(known)));
+    }
+    const std::uint32_t wanted = ns_.spec_.backend.partitions.value_or(0);
+    if (wanted == 0) co_return {};
+    PRISM_CO_TRY(auto known, co_await topics->known(context));
+    const auto unlike =
+        co_await NamespaceTopics::unlike(context.with_timeout(kTopicPatience), ns_.log_,
+                                         topics_of(std::move(known), ns_.spec_, ns_.fixed_topic_), wanted);
+    if (!unlike) co_return {};  // a log that does not answer now is compared when a topic is used
+    for (const auto& [topic, has] : *unlike) {
+      if (refuses_partitions_) co_return partitions_refused(ns_.name(), partitions_notice(topic, has, wanted));
+      topics->note_partitions(topic, has);
+    }
+    co_return {};
+  }
+
   Task<Result<std::shared_ptr<OpenBackend>>> use(Context context, std::string name) {
     PRISM_CO_TRY(auto open, co_await connecting_.get(std::move(context), name));
     ns_.uses_.insert_or_assign(name, open);
@@ -471,6 +595,8 @@ class Assembling final : public Assembly {
   Registry::Connecting& connecting_;
   std::vector<std::pair<Place, std::string>>& taken_;
   Namespace& ns_;
+  const Namespace* const before_;
+  const bool refuses_partitions_;
   const PatternMetrics pattern_metrics_;
   std::string step_;  // the pattern that is being put into the chain
   std::shared_ptr<PendingReferences> pending_;
@@ -568,6 +694,11 @@ bool Namespace::serves(std::string_view topic) const {
   return !topic.empty() && (spec_.backend.topic == topic || fixed_topic_ == topic);
 }
 
+Task<Result<std::vector<std::string>>> Namespace::present_topics(Context context) const {
+  PRISM_CO_TRY(auto known, co_await topics_->known(std::move(context)));
+  co_return topics_of(std::move(known), spec_, fixed_topic_);
+}
+
 Task<Result<bool>> Namespace::settled(Context context) const {
   // Work flows inwards: from the outbox to the log, and from there to the clean-up of the claim check.
   for (const auto& pattern : std::views::reverse(patterns_)) {
@@ -592,12 +723,83 @@ Registry::~Registry() = default;
 Task<Result<std::unique_ptr<Registry>>> Registry::open(Context context, FileSpec file, const Components& components,
                                                        Runtime& runtime, Metrics& metrics, Options options) {
   std::unique_ptr<Registry> registry(new Registry(components, runtime, metrics, std::move(options)));
-  auto opened = co_await registry->replace(context, std::move(file), {});
+  auto opened = co_await registry->take_over(context, &file);
+  if (opened) {
+    auto replaced = co_await registry->replace(context, std::move(file), {.abandon = registry->options_.abandon});
+    if (!replaced) opened = std::unexpected(std::move(replaced).error());
+    if (replaced) {
+      for (const auto& left : replaced->abandoned)
+        log::warn("unfinished work was abandoned",
+                  {{"namespace", left.name}, {"count", left.count}, {"error", left.what}});
+    }
+  }
   if (!opened) {
     co_await registry->close(context);
     co_return std::unexpected(std::move(opened).error());
   }
+  registry->serving_ = true;
   co_return registry;
+}
+
+// Serves those namespaces of the file before whose places the present one does not have, so that it replaces them as it
+// would have while they were served.
+Task<Result<void>> Registry::take_over(Context context, const FileSpec* given) {
+  if (!options_.before) co_return {};
+  const FileSpec& file = *given;
+  FileSpec last = *options_.before;
+  // What is given a new address is most likely the same: nothing could tell.
+  const auto type_of = [&](const FileSpec& of, const std::string& name) {
+    const BackendSpec* spec = of.backend(name);
+    return components_.backend(spec != nullptr ? spec->type : name);
+  };
+  const auto keeps = [&](const std::string& name) {
+    return name == kStateBackend || type_of(last, name) == type_of(file, name);
+  };
+  NamespaceMap before;
+  for (const auto& spec : last.namespaces) {
+    auto plan = make_plan(spec, components_);
+    if (!plan) continue;
+    auto ns = std::make_shared<Namespace>();
+    ns->spec_ = spec;
+    ns->patterns_ = std::move(plan->patterns);
+    ns->places_ = std::move(plan->places);
+    ns->fixed_topic_ = plan->fixed_topic;
+    ns->log_backend_ = plan->log_backend;
+    ns->state_backend_ = plan->state_backend;
+    before.emplace(spec.name,
+                   Served{.own = std::move(ns), .publish = {}, .other = {}, .publish_gone = {}, .other_gone = {}});
+  }
+  std::set<std::string> moved;
+  for (const auto& each : moving(before, file, keeps)) moved.insert(each.old.own->name());
+  for (auto& backend : last.backends) {
+    const BackendSpec* now = file.backend(backend.name);
+    if (now == nullptr || !keeps(backend.name)) continue;
+    if (options_of(backend, components_) != options_of(*now, components_) && !options_.embedded) {
+      log::warn("a backend was given another connection; what namespaces left at the one before is not looked for",
+                {{"backend", backend.name}});
+    }
+    backend = *now;
+  }
+  std::erase_if(last.namespaces, [&](const auto& spec) { return !moved.contains(spec.name); });
+  if (last.namespaces.empty()) co_return {};
+  log::info("the configuration was changed while nothing served it; what was served before is looked through first",
+            {{"count", last.namespaces.size()}});
+  auto opened = co_await replace(context, last, {});
+  if (!opened) {
+    // What is given up need not be looked at.
+    const auto gone = std::erase_if(last.namespaces, [&](const auto& s) { return options_.abandon.contains(s.name); });
+    if (gone > 0) opened = co_await replace(context, std::move(last), {});
+  }
+  if (!opened) {
+    Error error = std::move(opened).error();
+    error.message =
+        "the configuration was changed while the server was stopped, and what was served before cannot be "
+        "opened to see whether it left work behind: " +
+        error.message;
+    error.hint = "make it reachable, or start with --abandon NAMESPACE to give up what it may have left";
+    co_return std::unexpected(std::move(error));
+  }
+  co_return {};
 }
 
 Task<void> Registry::close(Context context) {
@@ -636,7 +838,7 @@ Registry::Served Registry::serve(std::shared_ptr<Namespace> own) const {
 }
 
 std::vector<Registry::Moving> Registry::moving(const NamespaceMap& present, const FileSpec& file,
-                                               const Connecting& connecting) const {
+                                               const Keeps& keeps) const {
   std::map<std::string, Plan> plans;
   std::set<Place> places;
   for (const auto& spec : file.namespaces) {
@@ -663,17 +865,16 @@ std::vector<Registry::Moving> Registry::moving(const NamespaceMap& present, cons
     moving.renames = !stays || spec->backend.topic != old.spec_.backend.topic ||
                      spec->backend.topic_prefix != old.spec_.backend.topic_prefix ||
                      plan->second.fixed_topic != old.fixed_topic_;
-    moving.topics =
-        moving.renames || plan->second.log_backend != old.log_backend_ || !connecting.keeps(old.log_backend_);
+    moving.topics = moving.renames || plan->second.log_backend != old.log_backend_ || !keeps(old.log_backend_);
     const bool all_patterns =
-        moving.topics || plan->second.state_backend != old.state_backend_ || !connecting.keeps(old.state_backend_);
+        moving.topics || plan->second.state_backend != old.state_backend_ || !keeps(old.state_backend_);
     for (std::size_t i = 0; i < old.patterns_.size(); ++i) {
       const auto& theirs = old.places_[i];
-      const bool moved = std::ranges::any_of(
-          theirs, [&](const Place& p) { return !places.contains(p) || !connecting.keeps(p.backend); });
+      const bool moved =
+          std::ranges::any_of(theirs, [&](const Place& p) { return !places.contains(p) || !keeps(p.backend); });
       if (moved || (all_patterns && !theirs.empty())) moving.patterns.push_back(old.patterns_[i].get());
     }
-    if (connecting.keeps(old.log_backend_)) {
+    if (keeps(old.log_backend_)) {
       for (const auto& other : file.namespaces) {
         const auto found = plans.find(other.name);
         if (found == plans.end() || found->second.log_backend != old.log_backend_) continue;
@@ -713,28 +914,24 @@ Task<Result<void>> Registry::build(Context context, FileSpec file, Next* next) {
       to_build.emplace_back(&spec, std::move(meaning));
     }
   }
-  next->moving = moving(present, file, connecting);
+  next->moving = moving(present, file, [&](const std::string& name) { return connecting.keeps(name); });
   for (auto& [name, served] : present) next->leaving.push_back(std::move(served));
   for (auto& [spec, meaning] : to_build) {
     auto ns = std::make_shared<Namespace>();
     ns->spec_ = std::move(*spec);
     ns->meaning_ = std::move(meaning);
-    Assembling assembling(*this, connecting, next->taken, *ns);
+    const auto old =
+        std::ranges::find(next->leaving, ns->name(), [](const auto& served) { return served.own->name(); });
+    const Namespace* const before = old != next->leaving.end() ? old->own.get() : nullptr;
+    const bool refuses_partitions =
+        serving_ && asks_for_partitions(ns->spec_, before != nullptr ? &before->spec_ : nullptr);
+    Assembling assembling(*this, connecting, next->taken, *ns, before, refuses_partitions);
     auto built = co_await assembling.run(context);
     if (!built) co_return std::unexpected(std::move(built).error().with("namespace", ns->name()));
     next->built.push_back(std::move(ns));
   }
   co_return {};
 }
-
-namespace {
-// May a message published to such a namespace go to this topic?
-bool publishes_to(const BackendUse& backend, const std::string& fixed_topic, const std::string& topic) {
-  const std::string& only = fixed_topic.empty() ? backend.topic : fixed_topic;
-  if (!only.empty()) return topic == only;
-  return backend.topic_prefix.empty() || topic.starts_with(backend.topic_prefix + ".");
-}
-}  // namespace
 
 Task<Result<Unfinished>> Registry::unfinished(Context context, const Moving* moving) {
   const Namespace& ns = *moving->old.own;
@@ -768,7 +965,8 @@ Task<Result<Unfinished>> Registry::unfinished(Context context, const Moving* mov
       PRISM_CO_TRY(const auto floors, co_await ns.log_->floors(context, topic, group));
       std::uint64_t count = 0;
       for (const auto& floor : floors) count += floor.end - std::max(floor.begin, nobody ? 0 : floor.acked_below);
-      add(count, std::to_string(count) + " messages in topic " + topic +
+      out.of_topics += count;
+      add(count, counted(count, "message") + " in topic " + topic +
                      (nobody ? " that nobody has consumed" : " that group " + group + " has not acknowledged"));
     }
   }
@@ -785,32 +983,58 @@ Task<Result<std::vector<Unfinished>>> Registry::in_the_way(Context context, File
   for (const auto& spec : file.namespaces) {
     const auto it = leaving.find(spec.name);
     if (it != leaving.end() && it->second.own->meaning_ == options_of(spec, components_) &&
-        std::ranges::all_of(it->second.own->uses_, [&](const auto& use) { return connecting.keeps(use.first); }))
+        std::ranges::all_of(it->second.own->uses_, [&](const auto& use) { return connecting.keeps(use.first); })) {
       leaving.erase(it);
+      continue;
+    }
+    if (asks_for_partitions(spec, it != leaving.end() ? &it->second.own->spec_ : nullptr))
+      PRISM_CO_CHECK(co_await check_partitions(context, &spec, &connecting));
   }
   std::vector<Unfinished> out;
-  for (const auto& each : moving(leaving, file, connecting)) {
+  for (const auto& each : moving(leaving, file, [&](const std::string& name) { return connecting.keeps(name); })) {
     PRISM_CO_TRY(auto left, co_await unfinished(context, &each));
     if (left.count > 0) out.push_back(std::move(left));
   }
   co_return out;
 }
 
+// Of a namespace whose log and state store stay: has it topics with other partitions than the file asks for?
+Task<Result<void>> Registry::check_partitions(Context context, const NamespaceSpec* spec,
+                                              const Connecting* connecting) const {
+  const auto plan = make_plan(*spec, components_);
+  if (!plan || !connecting->keeps(plan->log_backend) || !connecting->keeps(plan->state_backend)) co_return {};
+  const auto log = backends_->find(plan->log_backend)->backend->event_log();
+  const auto state = backends_->find(plan->state_backend)->backend->key_value();
+  if (log == nullptr || state == nullptr) co_return {};
+  NamespaceTopics topics(spec->name, 0, log, state, nullptr);
+  PRISM_CO_TRY(auto known, co_await topics.known(context));
+  const std::uint32_t wanted = *spec->backend.partitions;
+  PRISM_CO_TRY(const auto unlike,
+               co_await NamespaceTopics::unlike(context.with_timeout(kTopicPatience), log,
+                                                topics_of(std::move(known), *spec, plan->fixed_topic), wanted));
+  if (unlike.empty()) co_return {};
+  co_return partitions_refused(spec->name, partitions_notice(unlike.begin()->first, unlike.begin()->second, wanted));
+}
+
 // Waits until the publishes under way have ended and nothing is unfinished, as long as that makes progress. What is
 // left after it.
 Task<Result<std::vector<Unfinished>>> Registry::wait_until_done(Context context, const std::vector<Moving>* moving) {
-  const auto end = Clock::now() + options_.handover;
+  // At the start nobody publishes meanwhile; the jobs of a process that was killed begin when its leases have ended.
+  const auto end = Clock::now() + (serving_ ? options_.handover : kStartPatience);
+  const auto standstill = serving_ ? kStandstill : options_.lease_ttl * 3 / 2 + kStandstill;
   auto progress = Clock::now();
   std::uint64_t least = UINT64_MAX;
   while (true) {
     std::vector<Unfinished> left;
     std::uint64_t count = 0;
+    bool for_good = false;  // nobody will do it, however long this waits
     for (const auto& each : *moving) {
       Unfinished one;
       if (!each.old.publish_gone->load(std::memory_order_acquire)) {
-        one = {each.old.own->name(), 1, "publishes under way"};
+        one = {.name = each.old.own->name(), .count = 1, .what = "publishes under way"};
       } else {
         PRISM_CO_TRY(one, co_await unfinished(context, &each));
+        for_good = for_good || (!serving_ && one.of_topics > 0);
       }
       count += one.count;
       if (one.count > 0) left.push_back(std::move(one));
@@ -820,7 +1044,7 @@ Task<Result<std::vector<Unfinished>>> Registry::wait_until_done(Context context,
       least = count;
       progress = now;
     }
-    if (left.empty() || now >= end || now - progress > kStandstill) co_return left;
+    if (left.empty() || for_good || now >= end || now - progress > standstill) co_return left;
     if (context.stopped()) co_return std::unexpected(context.over(false));
     co_await sleep_for(loop_, context, kLook);
   }
@@ -897,17 +1121,20 @@ Task<Result<Registry::Replacement>> Registry::replace(Context context, FileSpec 
         std::string all, names;
         for (const auto& one : *left) {
           all += (all.empty() ? "" : "; ") + ("namespace \"" + one.name + "\" has " + one.what);
-          names += (names.empty() ? "" : " ") + one.name;
+          names += (names.empty() ? "--abandon " : " --abandon ") + one.name;
         }
         outcome = fail(Error{Code::failed_precondition,
                              "NAMESPACE_HAS_WORK",
-                             "the change would leave work behind: " + all,
+                             std::string(serving_ ? "the change would leave work behind: "
+                                                  : "the file was changed while the server was stopped, and would "
+                                                    "leave work behind: ") +
+                                 all,
                              "let it be done first (stop those who publish, let every group consume) and try again; to "
-                             "give it up: prism apply --abandon " +
+                             "give it up: prism apply " +
                                  names,
                              Retry::never,
                              {},
-                             {{"namespace", left->front().name}}});
+                             {{"namespace", left->front().name}, {"abandon", names}}});
       }
     }
     if (outcome && context.stopped()) outcome = std::unexpected(context.over(false));

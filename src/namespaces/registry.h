@@ -12,6 +12,7 @@
 #include <functional>
 #include <map>
 #include <memory>
+#include <mutex>
 #include <optional>
 #include <set>
 #include <shared_mutex>
@@ -56,6 +57,21 @@ struct TopicState {
   std::vector<Partition> partitions;
 };
 
+// What is not as the file says, and stays so until somebody does something: for people.
+struct Notice {
+  std::string reason, message, hint;
+};
+// Thread-safe.
+class Notices {
+ public:
+  bool add(const std::string& about, Notice notice);  // false: it replaces an earlier one
+  std::vector<Notice> all() const;
+
+ private:
+  mutable std::mutex mutex_;
+  std::map<std::string, Notice> notices_;  // guarded by mutex_
+};
+
 // What a namespace measures by looking (measure.cc).
 class NamespaceMeasures;
 std::shared_ptr<NamespaceMeasures> make_measures(Metrics& metrics);
@@ -96,10 +112,16 @@ class Namespace {
   // Is the background work done for everything that was published and acknowledged so far?
   Task<Result<bool>> settled(Context context) const;
 
-  // For people: what the patterns hold, outermost first, and what the topics that were used hold. Both read the
-  // backends.
+  // For people: what the patterns hold, outermost first, and what its present topics hold, as far as they have been
+  // made. Both read the backends, and make nothing there.
   Task<Result<std::vector<PatternState>>> inspect(Context context) const;
   Task<Result<std::vector<TopicState>>> topics(Context context) const;
+
+  // TOPIC_PARTITIONS_FIXED.
+  std::vector<Notice> notices() const { return notices_->all(); }
+
+  // The topics that are this namespace's now, whether or not they have been made.
+  Task<Result<std::vector<std::string>>> present_topics(Context context) const;
 
   // Brings up to date what is measured by looking: what the patterns hold, how far consumer groups are behind. For as
   // long as the context allows, and not more often than it is worth.
@@ -114,6 +136,7 @@ class Namespace {
   Ports ports_;
   std::shared_ptr<EventLog> log_;
   std::shared_ptr<Topics> topics_;
+  std::shared_ptr<Notices> notices_ = std::make_shared<Notices>();
   std::vector<std::string> chain_;
   std::vector<std::unique_ptr<Pattern>> patterns_;
   std::vector<std::vector<Place>> places_;       // of each pattern
@@ -138,7 +161,8 @@ struct Target {
 struct Unfinished {
   std::string name;  // of the namespace
   std::uint64_t count = 0;
-  std::string what;  // reads on from "has": "3 rows of table x that are not published"
+  std::string what;             // reads on from "has": "3 rows of table x that are not published"
+  std::uint64_t of_topics = 0;  // of the count: what clients have to consume
 };
 
 class Registry {
@@ -150,9 +174,13 @@ class Registry {
     Clock::duration lease_ttl = std::chrono::seconds(10);  // jobs of a stopped process go to another after this
     Clock::duration handover = std::chrono::seconds(5);    // publishes wait for a replacement at most this long
     bool measured = true;                                  // false: no metrics of chains, backends and patterns
+    // What was served from the same data before, where it was another file: its work is handed over as by replace(),
+    // but for that of these namespaces.
+    std::optional<FileSpec> before;
+    std::set<std::string> abandon;
   };
   // Opens the backends, makes what is missing (tables, topics), builds every chain and starts the jobs. The runtime,
-  // the metrics and the components outlive the registry.
+  // the metrics and the components outlive the registry. NAMESPACE_HAS_WORK: see Options::before.
   static Task<Result<std::unique_ptr<Registry>>> open(Context context, FileSpec file, const Components& components,
                                                       Runtime& runtime, Metrics& metrics, Options options);
   ~Registry();
@@ -168,10 +196,11 @@ class Registry {
     std::function<Result<void>()> commit;
   };
   // One at a time. An error changes nothing: that of a namespace that cannot be built; NAMESPACE_HAS_WORK where work
-  // would be left behind; that of the commit. Ends when the jobs of what was replaced have ended and the new ones run;
-  // requests and subscriptions of the old assemblies may go on after it.
+  // would be left behind; TOPIC_PARTITIONS_FIXED where the file asks for partitions that an existing topic has not;
+  // that of the commit. Ends when the jobs of what was replaced have ended and the new ones run; requests and
+  // subscriptions of the old assemblies may go on after it.
   Task<Result<Replacement>> replace(Context context, FileSpec file, ReplaceOptions options);
-  // What replace() would have to wait for at this moment.
+  // What replace() would have to wait for at this moment. TOPIC_PARTITIONS_FIXED.
   Task<Result<std::vector<Unfinished>>> in_the_way(Context context, FileSpec file);
   // Assemblies that were replaced and still have users.
   std::size_t retired() const;
@@ -235,7 +264,10 @@ class Registry {
   Result<Target> find_target(std::string_view bound, std::string_view name, Use use) const;
   std::pair<std::shared_ptr<Namespace>, Gone> handle(std::shared_ptr<Namespace> own) const;
   Served serve(std::shared_ptr<Namespace> own) const;
-  std::vector<Moving> moving(const NamespaceMap& present, const FileSpec& file, const Connecting& connecting) const;
+  using Keeps = std::function<bool(const std::string& backend)>;  // does it lead to the same data as before?
+  std::vector<Moving> moving(const NamespaceMap& present, const FileSpec& file, const Keeps& keeps) const;
+  Task<Result<void>> take_over(Context context, const FileSpec* file);
+  Task<Result<void>> check_partitions(Context context, const NamespaceSpec* spec, const Connecting* connecting) const;
   Task<Result<void>> build(Context context, FileSpec file, Next* next);
   Task<Result<std::vector<Unfinished>>> wait_until_done(Context context, const std::vector<Moving>* moving);
   void swap(Next& next);
@@ -256,6 +288,7 @@ class Registry {
   NamespaceMap namespaces_;                        // guarded by mutex_, as all below
   std::set<std::string, std::less<>> paused_;      // jobs that an operator has paused, by name
   std::vector<std::weak_ptr<Namespace>> retired_;  // that may still have users
+  bool serving_ = false;  // open() has ended: a replacement may be refused for what a start only warns of
   Scope scope_;
 };
 

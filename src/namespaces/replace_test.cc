@@ -38,11 +38,30 @@ struct ReplaceTest : testing::Test {
     return std::move(parsed.file);
   }
   void open(const std::string& yaml, Clock::duration handover = 20s) {
+    ASSERT_EQ(try_to_open(yaml, {.handover = handover}), "");
+  }
+  // The error's reason and message, or nothing.
+  std::string try_to_open(const std::string& yaml, Registry::Options options) {
+    options.data_dir = dir;
+    options.embedded = true;
+    options.holder = uuid7();
+    options.lease_ttl = 2s;
     auto opened =
-        run_blocking(Registry::open(Context(), parse(yaml), components(), runtime, metrics,
-                                    {.data_dir = dir, .embedded = true, .holder = uuid7(), .handover = handover}));
-    ASSERT_TRUE(opened) << opened.error().describe();
+        run_blocking(Registry::open(Context(), parse(yaml), components(), runtime, metrics, std::move(options)));
+    if (!opened) return opened.error().describe();
     registry = std::move(*opened);
+    return {};
+  }
+  void stop() {
+    run_blocking(registry->close(Context()));
+    registry.reset();
+  }
+  std::vector<std::string> topic_names(const std::string& ns) {
+    std::vector<std::string> out;
+    const auto topics = run_blocking(registry->find(ns)->topics(Context()));
+    EXPECT_TRUE(topics) << topics.error().describe();
+    if (topics) std::ranges::transform(*topics, std::back_inserter(out), &TopicState::name);
+    return out;
   }
   Result<Registry::Replacement> replace(const std::string& yaml, std::set<std::string> abandon = {}) {
     return run_blocking(registry->replace(Context(), parse(yaml), {.abandon = std::move(abandon), .commit = {}}));
@@ -177,11 +196,12 @@ TEST_F(ReplaceTest, AnOutboxWithRowsIsNotTakenAway) {
     const auto refused = replace(next);
     ASSERT_FALSE(refused);
     EXPECT_EQ(refused.error().reason, "NAMESPACE_HAS_WORK");
-    EXPECT_NE(refused.error().message.find("1 rows of table outbox"), std::string::npos) << refused.error().message;
+    EXPECT_NE(refused.error().message.find("1 row of table outbox that is not published"), std::string::npos)
+        << refused.error().message;
     EXPECT_EQ(assembly("test"), before);
     ASSERT_TRUE(publish("other", "x"));
   }
-  // It is served on as if nothing had been, and goes when its work is done.
+  // It stays as if nothing had been, and goes when its work is done.
   ASSERT_TRUE(publish("test", "second"));
   ASSERT_TRUE(registry->resume_job("test/outbox/relay"));
   auto subscription = subscribe("test");
@@ -229,8 +249,7 @@ TEST_F(ReplaceTest, ATopicIsChangedWhenItIsConsumed) {
   const auto refused = replace(next);
   ASSERT_FALSE(refused);
   EXPECT_EQ(refused.error().reason, "NAMESPACE_HAS_WORK");
-  EXPECT_NE(refused.error().message.find("1 messages in topic one that group g has not acknowledged"),
-            std::string::npos)
+  EXPECT_NE(refused.error().message.find("1 message in topic one that group g has not acknowledged"), std::string::npos)
       << refused.error().message;
   EXPECT_EQ(receive_and_ack(*subscription), "x");
   const auto old = registry->find("test");
@@ -260,7 +279,7 @@ TEST_F(ReplaceTest, AGroupIsTakenAwayWhenItHasConsumed) {
   const auto refused = replace(with("[a]"));
   ASSERT_FALSE(refused);
   EXPECT_EQ(refused.error().reason, "NAMESPACE_HAS_WORK");
-  EXPECT_NE(refused.error().message.find("1 messages in topic test that group b has not acknowledged"),
+  EXPECT_NE(refused.error().message.find("1 message in topic test that group b has not acknowledged"),
             std::string::npos)
       << refused.error().message;
   const auto in_the_way = run_blocking(registry->in_the_way(Context(), parse(with("[a]"))));
@@ -422,6 +441,129 @@ TEST_F(ReplaceTest, UnderLoadNothingIsLostAndOrderIsKept) {
   consumer.join();
   EXPECT_EQ(received, acknowledged);
   run_blocking(subscription->close(Context()));
+}
+
+// proves: R-70
+TEST_F(ReplaceTest, ATopicKeepsItsPartitions) {
+  const auto with = [](const std::string& backend) { return file("", "{type: kafka, topic: t" + backend + "}"); };
+  open(with(", partitions: 4"));
+  auto subscription = subscribe("test");
+  ASSERT_TRUE(publish("test", "x"));
+  const auto* const before = assembly("test");
+  for (const auto& [partitions, says] : {std::pair("8", "more"), std::pair("2", "cannot be taken away")}) {
+    const std::string next = with(std::string(", partitions: ") + partitions);
+    const auto dry = run_blocking(registry->in_the_way(Context(), parse(next)));
+    ASSERT_FALSE(dry);
+    EXPECT_EQ(dry.error().reason, "TOPIC_PARTITIONS_FIXED");
+    const auto refused = replace(next);
+    ASSERT_FALSE(refused);
+    EXPECT_EQ(refused.error().reason, "TOPIC_PARTITIONS_FIXED");
+    EXPECT_NE(refused.error().message.find("has 4 partitions and the file asks for"), std::string::npos);
+    EXPECT_NE(refused.error().message.find(says), std::string::npos) << refused.error().message;
+    EXPECT_EQ(assembly("test"), before);
+  }
+  must_replace(with(""));  // as many as it has
+  must_replace(with(", partitions: 4"));
+  // Another topic may have others.
+  EXPECT_EQ(receive_and_ack(*subscription), "x");
+  run_blocking(subscription->close(Context()));
+  must_replace(with("2, partitions: 8"));
+  ASSERT_TRUE(publish("test", "y"));
+  EXPECT_EQ(run_blocking(registry->find("test")->topics(Context()))->front().partitions.size(), 8U);
+}
+
+// proves: R-70
+TEST_F(ReplaceTest, AStartWithOtherPartitionsSaysSo) {
+  open(file("", "{type: kafka, partitions: 4}"));
+  ASSERT_TRUE(publish("test", "x"));
+  EXPECT_TRUE(registry->find("test")->notices().empty());
+  stop();
+  open(file("", "{type: kafka, partitions: 8}"));
+  const auto notices = registry->find("test")->notices();
+  ASSERT_EQ(notices.size(), 1U);
+  EXPECT_EQ(notices[0].reason, "TOPIC_PARTITIONS_FIXED");
+  EXPECT_NE(notices[0].message.find("topic \"test\" has 4 partitions and the file asks for 8"), std::string::npos);
+  // It does not stand in the way of other changes.
+  must_replace(file(kOutbox, "{type: kafka, partitions: 8}"));
+  ASSERT_TRUE(publish("test", "y"));
+  EXPECT_EQ(registry->find("test")->notices().size(), 1U);
+  // A topic that is seen only when it is used is told of then.
+  ASSERT_TRUE(
+      replace("namespaces: [{name: test, client_api: pubsub, backend: {type: kafka, partitions: 3, topic: t}}, {name: "
+              "other, client_api: pubsub, backend: {type: kafka, partitions: 5, topic: t}}]",
+              {"test"}));
+  EXPECT_TRUE(registry->find("other")->notices().empty());
+  ASSERT_TRUE(publish("test", "x"));
+  ASSERT_TRUE(publish("other", "x"));
+  EXPECT_TRUE(registry->find("test")->notices().empty());
+  EXPECT_EQ(registry->find("other")->notices().size(), 1U);
+}
+
+// proves: R-70
+TEST_F(ReplaceTest, TopicsAreThoseOfTheNamespaceAsItIs) {
+  const auto with = [](const std::string& backend) { return file("", "{" + backend + "}"); };
+  open(with("type: kafka, topic: one"));
+  auto subscription = subscribe("test");
+  ASSERT_TRUE(publish("test", "x"));
+  receive_and_ack(*subscription);
+  run_blocking(subscription->close(Context()));
+  EXPECT_EQ(topic_names("test"), std::vector<std::string>{"one"});
+  must_replace(with("type: kafka, topic: two"));
+  EXPECT_EQ(topic_names("test"), std::vector<std::string>{});
+  ASSERT_TRUE(publish("test", "x"));
+  EXPECT_EQ(topic_names("test"), std::vector<std::string>{"two"});
+  // A look makes no topics in another log.
+  ASSERT_TRUE(replace(with("type: nats, topic: two"), {"test"}));
+  EXPECT_EQ(topic_names("test"), std::vector<std::string>{});
+}
+
+// proves: R-70
+TEST_F(ReplaceTest, AnotherStateStoreKnowsTheTopicsToo) {
+  const auto with = [](const std::string& state) {
+    return "namespaces: [{name: test, client_api: pubsub, backend: {type: kafka, topic_prefix: p}" + state + "}]";
+  };
+  open(with(""));
+  auto target = registry->resolve("test", "named");
+  ASSERT_TRUE(target);
+  Batch<Message> batch;
+  batch.push_back({.topic = target->topic,
+                   .id = uuid7(),
+                   .key = {},
+                   .headers = {},
+                   .attributes = {},
+                   .payload = Payload(Bytes("x"))});
+  ASSERT_TRUE(run_blocking(target->ns->publisher().publish(Context(), std::move(batch))).front());
+  target = std::unexpected(Error{});
+  EXPECT_EQ(topic_names("test"), std::vector<std::string>{"p.named"});
+  must_replace(with(", state: sqlite"));
+  EXPECT_EQ(topic_names("test"), std::vector<std::string>{"p.named"});
+}
+
+// proves: R-70
+TEST_F(ReplaceTest, WhatWasChangedWhileNothingServedIsHandedOverAtTheStart) {
+  const std::string with = file("{type: outbox, database: postgres, table: second}");
+  open(file(kOutbox));
+  pause("test/outbox/relay");
+  for (const auto* payload : {"first", "second"}) ASSERT_TRUE(publish("test", payload));
+  stop();
+  // The rows of the table that is gone are published first.
+  ASSERT_EQ(try_to_open(with, {.before = parse(file(kOutbox))}), "");
+  ASSERT_TRUE(publish("test", "third"));
+  auto subscription = subscribe("test");
+  for (const auto* payload : {"first", "second", "third"}) EXPECT_EQ(receive_and_ack(*subscription), payload);
+  run_blocking(subscription->close(Context()));
+  // What clients have not consumed nobody will, so that it does not start.
+  ASSERT_TRUE(publish("other", "x"));
+  stop();
+  const std::string without = "namespaces: [{name: test, client_api: pubsub, backend: kafka}]";
+  const auto refused = try_to_open(without, {.before = parse(with)});
+  EXPECT_NE(refused.find("NAMESPACE_HAS_WORK: the file was changed while the server was stopped"), std::string::npos);
+  EXPECT_NE(refused.find("namespace \"other\" has 1 message in topic other that nobody has consumed"),
+            std::string::npos)
+      << refused;
+  EXPECT_NE(try_to_open(without, {.before = parse(with), .abandon = {"test"}}), "");
+  EXPECT_EQ(try_to_open(without, {.before = parse(with), .abandon = {"other"}}), "");
+  EXPECT_EQ(registry->find("other"), nullptr);
 }
 
 }  // namespace

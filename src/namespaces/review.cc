@@ -1,6 +1,7 @@
 #include "namespaces/review.h"
 
 #include <algorithm>
+#include <map>
 #include <string>
 #include <utility>
 
@@ -36,12 +37,41 @@ void refuse(const Held& first, const Held& second, config::Diagnostics& diagnost
   }
 }
 
+// Where a message goes that names no other topic, by log.
+std::pair<std::string, std::string> topic_of(const NamespaceSpec& ns, const Components& components,
+                                             const std::string& log) {
+  for (const PatternSpec& pattern : ns.patterns) {
+    const PatternType* type = components.pattern(pattern.type);
+    if (!pattern.enabled || type == nullptr || !type->make) continue;
+    if (auto fixed = type->make(pattern.options)->fixed_topic(); !fixed.empty()) return {log, std::move(fixed)};
+  }
+  if (!ns.backend.topic.empty()) return {log, ns.backend.topic};
+  return {log, (ns.backend.topic_prefix.empty() ? "" : ns.backend.topic_prefix + ".") + ns.name};
+}
+
+// A second namespace on a topic that another one has.
+void warn_of_shared_topic(const NamespaceSpec& first, const NamespaceSpec& second, const std::string& topic,
+                          config::Diagnostics& diagnostics) {
+  const bool stores = first.has_pattern("claim-check") || second.has_pattern("claim-check");
+  diagnostics.add(
+      {.severity = config::Severity::warning,
+       .position = second.position,
+       .path = {},
+       .reason = "TOPIC_SHARED",
+       .message = "namespaces '" + first.name + "' (line " + std::to_string(first.position.line) + ") and '" +
+                  second.name + "' both use topic '" + topic +
+                  "': each delivers the other's messages, and groups of one name share them" +
+                  (stores ? "; a stored payload is deleted when the groups of its own namespace are done" : ""),
+       .hint = "give each its own 'topic', unless this is meant"});
+}
+
 }  // namespace
 
 void review(const FileSpec& file, const std::vector<bool>& sound, const Components& components,
             config::Diagnostics& diagnostics) {
   const Catalogue catalogue(components);
   std::vector<Held> held;
+  std::map<std::pair<std::string, std::string>, const NamespaceSpec*> topics;
   for (std::size_t i = 0; i < file.namespaces.size(); ++i) {
     if (!sound[i]) continue;
     const NamespaceSpec& ns = file.namespaces[i];
@@ -52,6 +82,10 @@ void review(const FileSpec& file, const std::vector<bool>& sound, const Componen
                         .topic_prefix = ns.backend.topic_prefix,
                         .consumer_groups = ns.consumer_groups};
     around.log_type = backend_type(file, components, around.log);
+    if (!around.log.empty()) {
+      const auto [other, alone] = topics.emplace(topic_of(ns, components, around.log), &ns);
+      if (!alone) warn_of_shared_topic(*other->second, ns, other->first.second, diagnostics);
+    }
     for (const PatternSpec& pattern : ns.patterns) {
       const PatternType* type = components.pattern(pattern.type);
       if (!pattern.enabled || type == nullptr) continue;

@@ -11,7 +11,7 @@
 namespace prism {
 
 // `sound` says of each namespace of the file whether its options are right; the others are left out. Reasons:
-// OBJECT_PREFIX_SHARED, TABLE_SHARED; patterns add theirs.
+// OBJECT_PREFIX_SHARED, TABLE_SHARED, TOPIC_SHARED (a warning); patterns add theirs.
 void review(const FileSpec& file, const std::vector<bool>& sound, const Components& components,
             config::Diagnostics& diagnostics);
 

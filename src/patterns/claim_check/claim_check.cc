@@ -5,6 +5,7 @@
 
 #include "base/crc32c.h"
 #include "base/ids.h"
+#include "base/text.h"
 #include "patterns/claim_check/cleanup.h"
 #include "patterns/claim_check/guarantees.h"
 #include "patterns/log_ports.h"
@@ -420,9 +421,9 @@ class ClaimCheck final : public Pattern {
     PRISM_CO_TRY(const auto page, co_await site_->store->list(std::move(context), options_.prefix, "", kListedAtOnce));
     const std::size_t n = page.size();
     if (n == 0) co_return Unfinished();
-    co_return Unfinished{n, std::string(n == kListedAtOnce ? "at least " : "") + std::to_string(n) +
-                                " stored payloads in " + options_.backend + "://" + options_.bucket + "/" +
-                                options_.prefix + " that it would never delete"};
+    co_return Unfinished{n, std::string(n == kListedAtOnce ? "at least " : "") + counted(n, "stored payload") + " in " +
+                                options_.backend + "://" + options_.bucket + "/" + options_.prefix +
+                                " that it would never delete"};
   }
 
   Task<Result<void>> measure(Context context) override {

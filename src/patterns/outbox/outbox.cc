@@ -3,6 +3,7 @@
 #include <algorithm>
 #include <set>
 
+#include "base/text.h"
 #include "patterns/log_ports.h"
 #include "patterns/outbox/guarantees.h"
 #include "patterns/outbox/table.h"
@@ -181,8 +182,8 @@ class Outbox final : public Pattern {
                                                                kCountedRows));
     const std::size_t n = pending.rows.size();
     if (n == 0) co_return Unfinished();
-    co_return Unfinished{n, std::string(n == kCountedRows ? "at least " : "") + std::to_string(n) + " rows of table " +
-                                options_.table + " that are not published"};
+    co_return Unfinished{n, std::string(n == kCountedRows ? "at least " : "") + counted(n, "row") + " of table " +
+                                options_.table + (n == 1 ? " that is not published" : " that are not published")};
   }
 
   Task<Result<void>> measure(Context context) override {
