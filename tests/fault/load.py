@@ -47,20 +47,24 @@ def until(condition: Callable[[], bool], timeout: float) -> bool:
 
 
 class Load:
-    """Runs publishers and one consumer a group against the servers until `finish`.
+    """Runs publishers and consumers (of each group one, or as many as asked for) against the servers until `finish`.
 
     Each publisher owns its keys and publishes a key's next message only when the one before was answered; what failed is repeated with
     the same id, against the next server. A consumer that loses its server goes on, with another one if there is one.
     """
 
     def __init__(self, servers: Sequence[PrismTestServer], publish_to: Sequence[PrismTestServer], consume_from: Sequence[PrismTestServer], *,
-                 publishers: int = 4, keys: int = 3, seed: int = 1) -> None:
+                 publishers: int = 4, keys: int = 3, seed: int = 1, consumers: int = 1) -> None:
         self.history = History(GROUPS)
         self.unexpected: list[BaseException] = []
         self._servers = servers
         self._stop_publishing, self._stop_consuming = threading.Event(), threading.Event()
         self._publishers = [threading.Thread(target=self._guard, args=(self._publish, n, keys, publish_to, seed), daemon=True) for n in range(publishers)]
-        self._consumers = [threading.Thread(target=self._guard, args=(self._consume, group, consume_from), daemon=True) for group in GROUPS]
+        self._consumers = [
+            threading.Thread(target=self._guard, args=(self._consume, group, consume_from, n % len(consume_from)), daemon=True)
+            for group in GROUPS
+            for n in range(consumers)
+        ]
         for thread in self._publishers + self._consumers:
             thread.start()
 
@@ -121,8 +125,7 @@ class Load:
         for client in clients:
             client.close()
 
-    def _consume(self, group: str, servers: Sequence[PrismTestServer]) -> None:
-        at = 0
+    def _consume(self, group: str, servers: Sequence[PrismTestServer], at: int) -> None:
         while not self._stop_consuming.is_set():
             client = servers[at].client(timeout=10)
             try:

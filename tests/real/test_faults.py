@@ -167,3 +167,52 @@ def test_a_server_that_stands_still_hangs_nobody(place: Place) -> None:
             assert time.monotonic() - began < 8, failure
             place.servers[who].send(signal.SIGCONT)
             progress(server, running)
+
+
+@pytest.mark.parametrize("who", ["postgres", "kafka", "s3"])
+def test_started_while_a_server_is_down(place: Place, who: str, tmp_path: pathlib.Path) -> None:
+    """What does not need it is served at once; the rest says whom it waits for, and is served when that one comes."""
+    backends = place.backends("kafka") | {"file": {"type": "sqlite", "path": str(tmp_path / "log.db")}}
+    config = configuration("kafka")
+    config["namespaces"].append({"name": "apart", "client_api": "pubsub", "backend": "file"})
+    place.servers[who].send(signal.SIGKILL)
+    with PrismTestServer(config, namespace="load", backends=backends) as server:
+        with server.client(namespace="apart") as client:
+            client.publish("apart", b"served")
+            assert next(client.subscribe("apart", timeout=20)).payload == b"served"
+        answer = server.get_json("/readyz")
+        assert answer["ready"] and "apart" in answer["namespaces"]
+        assert [(one["name"], one["backend"]) for one in answer["affected"]] == [("load", who)], answer
+        assert answer["affected"][0]["reason"] == "BACKEND_UNAVAILABLE"
+        place.servers[who].up()
+        assert until(lambda: server.get_json("/readyz")["affected"] == [], RECOVERY), server.get_json("/readyz")
+        with server.client() as client:
+            for size in (10, 100_000):
+                client.publish("events", bytes(size), key="k")
+            subscriber = client.subscribe("events", "one", timeout=60)
+            assert [len(next(subscriber).payload) for _ in range(2)] == [10, 100_000]
+
+
+@pytest.mark.parametrize("log", ["kafka", "nats", "redis"] if FULL else ["kafka"])
+def test_two_processes_share_the_work_and_one_is_killed(place: Place, log: str) -> None:
+    """Separate processes with nothing in common but the servers: consumers of both share the partitions, and lose none as they come and go."""
+    backends = place.backends(log)
+    config = configuration(log)
+    config["namespaces"][0]["state"] = "postgres"
+    arguments = ("--lease", "3")
+    with (
+        PrismTestServer(config, namespace="load", backends=backends, args=arguments) as first,
+        PrismTestServer(config, namespace="load", backends=backends, args=arguments) as second,
+    ):
+        running = Load([first, second], [first, second], [first, second], consumers=2)
+        progress(first, running, 60)
+        for n in range(10 if FULL else 3):
+            victim = (first, second)[n % 2]
+            victim.kill()
+            progress((second, first)[n % 2], running)
+            victim.restart()
+            progress(victim, running)
+        running.finish()
+        print(running.history.counts())
+        assert [str(violation) for violation in running.history.check()] == []
+        assert nothing_dangles(first) == {"pending_rows": 0, "objects": 0}
