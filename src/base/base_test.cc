@@ -76,6 +76,19 @@ TEST(Text, ShowsWhateverAClientHasSent) {
   EXPECT_EQ(shown("gr\xC3\xBC\xC3\x9F"), "gr\xC3\xBC\xC3\x9F");
 }
 
+TEST(Text, MakesVisibleWhatIsNotSeen) {
+  EXPECT_EQ(made_visible("a\tb\nc"), "a b c");
+  EXPECT_EQ(made_visible("a\xE2\x80\xAE"
+                         "b"),
+            "a\\u202Eb");
+  EXPECT_EQ(made_visible("\x1B[31m\x7F"), "\\u001B[31m\\u007F");
+  EXPECT_EQ(made_visible("\xF3\xA0\x81\x81"), "\\U000E0041");
+  EXPECT_EQ(made_visible("\xFFgr\xC3\xBC\xC3\x9F \xF0\x9F\x98\x80"), "?gr\xC3\xBC\xC3\x9F \xF0\x9F\x98\x80");
+  EXPECT_EQ(shown("a\xE2\x80\xAE"
+                  "b"),
+            "a?b");
+}
+
 TEST(Text, KnowsUtf8) {
   for (const std::string_view good :
        {"a", "\xC2\x80", "\xE0\xA0\x80", "\xED\x9F\xBF", "\xEF\xBF\xBD", "\xF0\x90\x80\x80", "\xF4\x8F\xBF\xBF"}) {

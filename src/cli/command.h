@@ -2,7 +2,12 @@
 #pragma once
 
 #include <CLI/CLI.hpp>
+#include <cstdint>
 #include <functional>
+#include <map>
+#include <string>
+
+#include "base/text.h"
 
 namespace prism::cli {
 
@@ -32,6 +37,26 @@ void add_publish(CLI::App& root, Run& chosen);
 void add_subscribe(CLI::App& root, Run& chosen);
 void add_version(CLI::App& root, Run& chosen);
 void add_completions(CLI::App& root, Run& chosen);
+
+// An option's value by one of these names, whatever their case; else the message says which there are.
+template <class E>
+CLI::Validator one_of(const std::map<std::string, E>& names) {
+  return CLI::Validator(
+      [names](std::string& given) -> std::string {
+        std::string known;
+        for (const auto& [name, value] : names) {
+          const std::string number = std::to_string(static_cast<std::int64_t>(value));  // what CLI11 makes an E of
+          if (CLI::detail::to_lower(given) == name) {
+            given = number;
+            return {};
+          }
+          if (given == number) return {};  // transformed before
+          known += (known.empty() ? "" : ", ") + name;
+        }
+        return "'" + shown(given) + "' is not one of " + known;
+      },
+      "");
+}
 
 // Options of several commands, spelled the same everywhere.
 enum class Format : int { text, json };

@@ -34,11 +34,12 @@ struct Found {
   }
 };
 
+// "UNKNOWN_OPTION", "unknown-option" and the RFCs' "UnknownOption" are the same.
 std::string folded(std::string_view text) {
-  std::string out(text);
-  for (char& c : out) {
-    if (c >= 'a' && c <= 'z') c = static_cast<char>(c - 'a' + 'A');
-    if (c == '-' || c == ' ') c = '_';
+  std::string out;
+  for (const char c : text) {
+    if (c == '-' || c == ' ' || c == '_') continue;
+    out += c >= 'a' && c <= 'z' ? static_cast<char>(c - 'a' + 'A') : c;
   }
   return out;
 }
@@ -50,7 +51,7 @@ Found look_up(const Reference& reference, const std::string& name) {
   found.backend = reference.components().backend(name);
   const std::string wanted = folded(name);
   for (const Reason& reason : reasons()) {
-    if (reason.name == wanted) found.reason = &reason;
+    if (folded(reason.name) == wanted) found.reason = &reason;
   }
   for (const Topic& topic : topics()) {
     const std::string own = folded(topic.name);
@@ -287,7 +288,7 @@ Exit explain(const Options& options) {
     const auto meant = config::nearest(options.name, known);
     print_error(Error{.code = Code::not_found,
                       .reason = "NOTHING_OF_THAT_NAME",
-                      .message = "there is no option, pattern, backend, unit or reason '" + options.name + "'",
+                      .message = "there is no option, pattern, backend, unit or reason '" + shown(options.name) + "'",
                       .hint = meant ? "did you mean '" + *meant + "'?" : "`prism explain` lists what there is"},
                 options.format);
     return Exit::failed;
@@ -309,7 +310,7 @@ Exit explain(const Options& options) {
     for (const OptionReference* option : found.options) apart(), print(reference, *option);
   } else {
     apart();
-    fmt::print("'{}' may be one of these options; ask for one by its full name:\n", options.name);
+    fmt::print("'{}' may be one of these options; ask for one by its full name:\n", shown(options.name));
     print_children(found.options);
   }
   return Exit::good;

@@ -5,9 +5,11 @@
 #include "cli/command.h"
 #include "cli/output.h"
 #include "cli/summary_json.h"
+#include "config/redact.h"
 #include "config/yaml_text.h"
 #include "namespaces/parse.h"
 #include "namespaces/planner.h"
+#include "namespaces/secrets.h"
 #include "namespaces/summary.h"
 
 namespace prism::cli {
@@ -21,23 +23,29 @@ struct Options {
   Form form = Form::yaml;
 };
 
-Json plan_json(const Plan& plan) {
+// `derived` is the namespace without secrets.
+Json plan_json(const Plan& plan, const config::Node& derived) {
   Json decisions = Json::array(), stores = Json::array();
   for (const auto& each : plan.decisions) {
+    Json rejected = Json::array();
+    for (const std::string& other : each.rejected) rejected.push_back(config::redacted_words(other));
     decisions.push_back({{"part", each.part},
-                         {"chosen", each.chosen},
+                         {"chosen", config::redacted_words(each.chosen)},
                          {"requirement", each.requirement},
-                         {"because", each.because},
-                         {"rejected", each.rejected}});
+                         {"because", config::redacted_words(each.because)},
+                         {"rejected", std::move(rejected)}});
   }
   const Estimate& estimate = plan.estimate;
   for (const auto& store : estimate.stores) {
-    stores.push_back({{"backend", store.backend},
+    stores.push_back({{"backend", config::redacted_words(store.backend)},
                       {"what", store.what},
-                      {"bytes", store.bytes},
+                      {"bytes", store.bytes > 0 ? Json(store.bytes) : Json()},
+                      {"kept", store.kept},
                       {"writes_per_second", store.writes_per_second}});
   }
-  return {{"derived", Json::parse(config::format_json(plan.derived))},
+  Json drivers = Json::array();
+  for (const std::string& driver : estimate.cost_drivers) drivers.push_back(config::redacted_words(driver));
+  return {{"derived", Json::parse(config::format_json(derived))},
           {"decisions", std::move(decisions)},
           {"estimate",
            {{"messages_per_second", estimate.messages_per_second},
@@ -45,14 +53,20 @@ Json plan_json(const Plan& plan) {
             {"upper_bound", estimate.upper_bound},
             {"partitions", estimate.partitions},
             {"stores", std::move(stores)},
-            {"cost_drivers", estimate.cost_drivers}}}};
+            {"cost_drivers", std::move(drivers)}}}};
 }
 
 // The file with every namespace that has requirements in its derived form.
 struct DerivedFile {
-  config::Node root;
+  config::Node root;                   // without secrets
+  std::vector<std::string> variables;  // that stand for them
   std::map<std::string, std::string> comments;
-  std::vector<std::pair<std::string, Plan>> plans;  // by the name of the namespace
+  struct Namespace {
+    std::string name;
+    std::size_t index = 0;
+    Plan plan;
+  };
+  std::vector<Namespace> plans;
 };
 
 std::optional<DerivedFile> derive(const config::Node& root, const ParsedFile& parsed) {
@@ -69,19 +83,37 @@ std::optional<DerivedFile> derive(const config::Node& root, const ParsedFile& pa
     auto plan = plan_namespace(ns, parsed.file.backends, components(), told_before);
     if (!plan) return std::nullopt;
     const std::string path = "namespaces[" + std::to_string(namespaces.size()) + "]";
-    out.comments[path] = format_text(*plan);
-    for (const auto& [below, reason] : plan->comments) out.comments[path + "." + below] = reason;
-    namespaces.push_back(plan->derived);
+    out.comments[path] = config::redacted_words(format_text(*plan));
+    for (const auto& [below, reason] : plan->comments) {
+      out.comments[path + "." + below] = config::redacted_words(reason);
+    }
     const config::Node* name = ns.find("name");
-    out.plans.emplace_back(name != nullptr ? name->text() : std::string(), std::move(*plan));
+    namespaces.push_back(plan->derived);
+    out.plans.push_back({name != nullptr ? name->text() : std::string(), namespaces.size() - 1, std::move(*plan)});
   }
   std::vector<config::Entry> entries;
   for (const config::Entry& entry : root.entries()) {
     entries.push_back(entry);
     if (entry.key == "namespaces") entries.back().value = config::Node::make_list(namespaces, *list);
   }
-  out.root = config::Node::make_map(std::move(entries), root);
+  auto shown = without_secrets(config::Node::make_map(std::move(entries), root), components());
+  out.root = std::move(shown.root);
+  out.variables = std::move(shown.variables);
+  for (auto& [path, text] : shown.comments) {
+    std::string& comment = out.comments[path];
+    comment += (comment.empty() ? "" : "\n") + text;
+  }
   return out;
+}
+
+std::string yaml(const DerivedFile& derived, bool with_comments) {
+  std::string out;
+  if (!derived.variables.empty()) {
+    out = "# Secrets of the file are not printed: this means the same where these variables hold them:\n";
+    for (const std::string& name : derived.variables) out += "#   " + name + "\n";
+  }
+  return out +
+         config::format_yaml(derived.root, with_comments ? derived.comments : std::map<std::string, std::string>());
 }
 
 Exit plan(const Options& options) {
@@ -91,27 +123,28 @@ Exit plan(const Options& options) {
   const auto root = config::load_file(options.file, {}, told_before);
   if (!root) return parsed.readable() ? Exit::failed : Exit::unusable;
   const auto derived = derive(*root, parsed);
-  if (!derived) return Exit::failed;
+  // Of a wrong file in which nothing is derived there is nothing more to say.
+  if (!derived || (derived->plans.empty() && !parsed.ok())) return Exit::failed;
   if (derived->plans.empty()) {
     fmt::print(stderr, "{}: no namespace has requirements; the file stands as it is\n", options.file);
   }
   if (options.form == Form::yaml) {
-    fmt::print("{}", config::format_yaml(derived->root, derived->comments));
+    fmt::print("{}", yaml(*derived, true));
   } else {
     Json namespaces = Json::array();
-    for (const auto& [name, plan] : derived->plans) {
+    for (const auto& [name, index, plan] : derived->plans) {
       Json one = {{"name", name}};
-      one.update(plan_json(plan));
+      one.update(plan_json(plan, derived->root.find("namespaces")->items()[index]));
       if (const NamespaceSpec* spec = parsed.file.find(name); spec != nullptr && parsed.ok()) {
         one["summary"] = to_json(summarize(parsed.file, *spec, components(), false));
       }
       namespaces.push_back(std::move(one));
     }
-    const Json out = {{"file", options.file},
-                      {"valid", parsed.ok()},
-                      {"diagnostics", Json::parse(config::format_json(parsed.diagnostics))},
-                      {"namespaces", std::move(namespaces)},
-                      {"yaml", config::format_yaml(derived->root)}};
+    Json out = {{"file", options.file}, {"valid", parsed.ok()}};
+    out.update(to_json(parsed.diagnostics));
+    out["namespaces"] = std::move(namespaces);
+    out["variables"] = derived->variables;
+    out["yaml"] = yaml(*derived, false);
     fmt::print("{}\n", out.dump(2, ' ', false, nlohmann::json::error_handler_t::replace));
   }
   return parsed.ok() ? Exit::good : Exit::failed;
@@ -129,11 +162,13 @@ void add_plan(CLI::App& root, Run& chosen) {
       ->add_option("--format", options->form,
                    "How to print: yaml, the file with the requirements resolved and the reasons as comments; json, "
                    "with every decision and the estimate")
-      ->transform(CLI::CheckedTransformer(kForms, CLI::ignore_case).description(""))
+      ->transform(one_of(kForms))
       ->type_name("yaml|json")
       ->default_str("yaml");
   command->footer(
-      "What is printed is a configuration file of its own and means the same.\n\n"
+      "What is printed is a configuration file of its own and means the same. Secrets that are written in the file "
+      "are\n"
+      "not printed: variables stand for them.\n\n"
       "Exit codes: 0 planned; 1 the file has errors, or needs what this version does not have (the plan is printed "
       "all\n"
       "the same where there is one); 2 it cannot be read.");

@@ -8,7 +8,7 @@ namespace prism::cli {
 CLI::Option* add_format(CLI::App& command, Format& format) {
   static const std::map<std::string, Format> kNames{{"text", Format::text}, {"json", Format::json}};
   return command.add_option("--format", format, "How to print: text for people, json for programs")
-      ->transform(CLI::CheckedTransformer(kNames, CLI::ignore_case).description(""))
+      ->transform(one_of(kNames))
       ->type_name("text|json")
       ->default_str("text");
 }

@@ -234,7 +234,7 @@ void add_schema(CLI::App& root, Run& chosen) {
   auto* command = root.add_subcommand("schema", "Print the JSON Schema of configuration files, for editors");
   auto output = std::make_shared<Output>(Output::json);
   command->add_option("--format", *output, "json: a JSON Schema (2020-12); markdown: docs/reference/configuration.md")
-      ->transform(CLI::CheckedTransformer(kNames, CLI::ignore_case).description(""))
+      ->transform(one_of(kNames))
       ->type_name("json|markdown")
       ->default_str("json");
   command->footer(

@@ -437,12 +437,12 @@ CLI::App* add(CLI::App& root, const std::string& name, const std::string& descri
       ->add_option("--log-level", options->log_level,
                    "Least level that is logged (stderr): trace, debug, info, warn, error or off; info unless the file "
                    "says otherwise")
-      ->transform(CLI::CheckedTransformer(kLevels, CLI::ignore_case).description(""))
+      ->transform(one_of(kLevels))
       ->type_name("LEVEL");
   command
       ->add_option("--log-format", options->log_format,
                    "json, pretty, or auto: pretty on a terminal, else json; auto unless the file says otherwise")
-      ->transform(CLI::CheckedTransformer(kFormats, CLI::ignore_case).description(""))
+      ->transform(one_of(kFormats))
       ->type_name("FORMAT");
   return command;
 }

@@ -64,4 +64,12 @@ Json to_json(const NamespaceSummary& summary) {
           {"options", std::move(options)}};
 }
 
+Json to_json(const config::Diagnostics& diagnostics) {
+  const std::size_t all = diagnostics.items().size();
+  return {{"errors", diagnostics.error_count()},
+          {"warnings", all - diagnostics.error_count()},
+          {"truncated", all > config::Diagnostics::kShown},
+          {"diagnostics", Json::parse(config::format_json(diagnostics))}};
+}
+
 }  // namespace prism::cli

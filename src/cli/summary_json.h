@@ -9,4 +9,7 @@ namespace prism::cli {
 
 nlohmann::ordered_json to_json(const NamespaceSummary& summary);
 
+// {"errors": 2, "warnings": 0, "truncated": false, "diagnostics": [...]}: how many there are, and those that are shown.
+nlohmann::ordered_json to_json(const config::Diagnostics& diagnostics);
+
 }  // namespace prism::cli

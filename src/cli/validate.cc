@@ -2,6 +2,7 @@
 
 #include <nlohmann/json.hpp>
 
+#include "base/text.h"
 #include "cli/command.h"
 #include "cli/output.h"
 #include "cli/summary_json.h"
@@ -17,8 +18,6 @@ struct Options {
   bool embedded = false;
 };
 
-std::string counted(std::size_t n, std::string_view what) { return fmt::format("{} {}{}", n, what, n == 1 ? "" : "s"); }
-
 void print_json(const Options& options, const ParsedFile& parsed) {
   nlohmann::ordered_json namespaces = nlohmann::ordered_json::array();
   if (parsed.ok()) {
@@ -26,12 +25,9 @@ void print_json(const Options& options, const ParsedFile& parsed) {
       namespaces.push_back(to_json(summarize(parsed.file, ns, components(), options.embedded)));
     }
   }
-  const nlohmann::ordered_json out = {
-      {"file", options.file},
-      {"valid", parsed.ok()},
-      {"embedded", options.embedded},
-      {"diagnostics", nlohmann::ordered_json::parse(config::format_json(parsed.diagnostics))},
-      {"namespaces", std::move(namespaces)}};
+  nlohmann::ordered_json out = {{"file", options.file}, {"valid", parsed.ok()}, {"embedded", options.embedded}};
+  out.update(to_json(parsed.diagnostics));
+  out["namespaces"] = std::move(namespaces);
   fmt::print("{}\n", out.dump(2, ' ', false, nlohmann::json::error_handler_t::replace));
 }
 

@@ -9,6 +9,7 @@
 
 #include "config/document.h"
 #include "config/json_schema.h"
+#include "config/redact.h"
 #include "config/schema.h"
 #include "config/suggestions.h"
 #include "config/template.h"
@@ -382,6 +383,108 @@ TEST(Document, FilesAreReadRelativeToTheConfiguration) {
 // ---- diagnostics
 // ------------------------------------------------------------------------------------------------------------
 
+TEST(Redaction, FindsSecretsInValues) {
+  for (const auto& [value, shown] : std::vector<std::pair<std::string, std::string>>{
+           {"postgres://user:hunter2@db:5432/x", "postgres://[redacted]@db:5432/x"},
+           {"redis://:hunter2@h:6379", "redis://[redacted]@h:6379"},
+           {"nats://hunter2@h", "nats://[redacted]@h"},
+           {"amqp://u:hunter2@h/vhost", "amqp://[redacted]@h/vhost"},
+           {"postgres://u:hun@ter:2/'x@db", "postgres://[redacted]@db"},
+           {"u:hunter2@h:1", "[redacted]@h:1"},
+           {"http://h/x?password=hunter2&b=1", "http://h/x?password=[redacted]&b=1"},
+           {"http://h/?X-Amz-Signature=hunter2", "http://h/?X-Amz-Signature=[redacted]"},
+           {"host=db password=hunter2 user=x", "host=db password=[redacted] user=x"},
+           {"host=db password='hun ter2' user=x", "host=db password='[redacted]' user=x"},
+           {"password:hunter2", "password:[redacted]"},
+           {R"({"token": "hunter2"})", R"({"token": [redacted])"},
+           {"authorization: Bearer hunter2", "authorization: [redacted]"},
+           {"Bearer hunter2", "Bearer [redacted]"},
+           {"-----BEGIN PRIVATE KEY-----\nhunter2", "[redacted]"},
+       }) {
+    EXPECT_EQ(redacted(value), shown);
+    EXPECT_EQ(redacted(redacted(value)), shown);
+  }
+  for (const std::string harmless :
+       {"kafka-1:9092", "me@example.org", "user:{id}:profile", "token:{id}", "postgres://user:${env:PASSWORD}@db",
+        "nats://${env:TOKEN}@h", "password=${file:secret.txt}", "http://h:4317/v1?a=b", "a = b", "", "acks=all",
+        "password_file=/run/secret"}) {
+    EXPECT_EQ(redacted(harmless), harmless);
+  }
+}
+
+TEST(Redaction, FindsSecretsInSentences) {
+  EXPECT_EQ(redacted_words("'postgres://u:hunter2@db' is not an address, and 'redis://:hunter3@h' is none"),
+            "'postgres://[redacted]@db' is not an address, and 'redis://[redacted]@h' is none");
+  EXPECT_EQ(redacted_words("connect: password=hunter2\n  user=x"), "connect: password=[redacted]\n  user=x");
+  const std::string sentence = "password: give one, as ${env:NAME} (me@example.org: '[redacted]@db' was)";
+  EXPECT_EQ(redacted_words(sentence), sentence);
+}
+
+TEST(Redaction, NamesOfSecrets) {
+  for (const auto* name : {"password", "sasl_password", "X-Api-Key", "secret_access_key", "client.secret", "token"})
+    EXPECT_TRUE(names_a_secret(name)) << name;
+  for (const auto* name : {"password_file", "access_key_id", "topic", "path", "author", "passive"})
+    EXPECT_FALSE(names_a_secret(name)) << name;
+}
+
+TEST(Redaction, CutsAfterItHasRedacted) {
+  const std::string value = "postgres://user:" + std::string(100, 'p') + "@db";
+  EXPECT_EQ(quotable(value), "postgres://[redacted]@db");
+  EXPECT_EQ(quotable(std::string(61, 'x')), std::string(60, 'x') + "...");
+  EXPECT_EQ(quotable("a\xE2\x80\xAE"
+                     "b"),
+            "a\\u202Eb");
+}
+
+TEST(Redaction, NoMessageShowsASecretOfTheFile) {
+  const auto node = [](const std::string& text) {
+    Diagnostics diagnostics;
+    return *load_text(text, {}, diagnostics);
+  };
+  for (const std::string text : {"port: postgres://u:hunter2@db", "port: u:hunter2@db", "'u:hunter2@db': 1",
+                                 "port: Bearer hunter2", "password: [hunter2]", "address: 'redis://:hunter2@h:1'",
+                                 "size: '?token=hunter2'", "name: 'u:hunter2@h'", "table: 'u:x@hunter2.y:hunter2@h'"}) {
+    struct Options {
+      int port = 0;
+      std::string address, name, table;
+      std::uint64_t size = 0;
+      Secret password;
+    };
+    const auto schema = Schema<Options>("test", "A test.")
+                            .field(&Options::port, "port", Int{}, "A port.")
+                            .field(&Options::size, "size", Size{}, "A size.")
+                            .field(&Options::address, "address", Address{}, "An address.")
+                            .field(&Options::name, "name", Name(), "A name.")
+                            .field(&Options::table, "table", SqlIdentifier{}, "A table.")
+                            .field(&Options::password, "password", SecretText{}, "A secret.");
+    Diagnostics diagnostics;
+    EXPECT_FALSE(schema.parse(node(text), diagnostics)) << text;
+    EXPECT_EQ(format_text(diagnostics).find("hunter2"), std::string::npos) << format_text(diagnostics);
+    EXPECT_EQ(format_json(diagnostics).find("hunter2"), std::string::npos) << format_json(diagnostics);
+  }
+}
+
+TEST(Diagnostics, OfManyTheFirstAreShownAndTheRestCounted) {
+  const auto file = std::make_shared<const std::string>("f.yaml");
+  Diagnostics diagnostics;
+  for (int line = 300; line > 0; --line) {
+    diagnostics.add({Severity::warning, {file, line, 2}, {}, "W", "w", {}});
+    diagnostics.error({file, line, 1}, {}, "E", "e");
+  }
+  const auto shown = diagnostics.shown();
+  ASSERT_EQ(shown.size(), Diagnostics::kShown + 1);
+  EXPECT_EQ(shown.front().position.line, 1);
+  EXPECT_EQ(shown[99].position.line, 100);
+  EXPECT_EQ(shown[99].severity, Severity::error);
+  EXPECT_EQ(format_text(shown.back()),
+            "f.yaml: error: 200 more errors and 300 more warnings are not shown [TOO_MANY_ERRORS]\n"
+            "  hint: mend these first\n");
+  EXPECT_THAT(format_text(diagnostics), testing::EndsWith(format_text(shown.back())));
+  EXPECT_EQ(diagnostics.sorted().size(), 600U);
+  EXPECT_EQ(diagnostics.shown(600).size(), 600U);
+  EXPECT_EQ(diagnostics.shown(599).back().message, "1 more warning is not shown");
+}
+
 TEST(Diagnostics, AreSortedAndFormatted) {
   Diagnostics diagnostics;
   const auto file = std::make_shared<const std::string>("p.yaml");
@@ -613,7 +716,9 @@ TEST(Schema, WhatIsQuotedStaysOneLineOfWholeCharacters) {
   EXPECT_EQ(broken.diagnostics.items()[0].message, "unknown option 'first second' in sample");
   const auto cut = parse("storage: s3\n" + std::string(59, 'a') + "\u00e4: 1");
   ASSERT_FALSE(cut.diagnostics.items().empty());
-  EXPECT_THAT(cut.diagnostics.items()[0].message, HasSubstr("aaa?'"));
+  EXPECT_THAT(cut.diagnostics.items()[0].message, HasSubstr("aaa\u00e4'"));
+  const auto longer = parse("storage: s3\n" + std::string(59, 'a') + "\u00e4\u00e4: 1");
+  EXPECT_THAT(longer.diagnostics.items()[0].message, HasSubstr("aaa\u00e4...'"));
 }
 
 TEST(Schema, SecretsAreNeverPrinted) {

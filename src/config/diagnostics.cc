@@ -9,29 +9,14 @@
 #include "base/text.h"
 #include "config/document.h"
 #include "config/json_text.h"
+#include "config/redact.h"
 
 namespace prism::config {
 
 namespace {
 
-// What is quoted from a file may hold line breaks, or be cut within a character.
-std::string one_line(std::string text) {
-  std::string out;
-  out.reserve(text.size());
-  for (std::size_t i = 0; i < text.size();) {
-    const std::size_t length = utf8_sequence(std::string_view(text).substr(i));
-    const auto c = static_cast<unsigned char>(text[i]);
-    if (length == 0) {
-      if ((c & 0xC0U) != 0x80U) out += '?';  // once for a character
-    } else if (c < 0x20 || c == 0x7F) {
-      out += ' ';
-    } else {
-      out.append(text, i, length);
-    }
-    i += std::max<std::size_t>(length, 1);
-  }
-  return out;
-}
+// Of what may quote a file.
+std::string presentable(const std::string& text) { return made_visible(redacted_words(text)); }
 
 }  // namespace
 
@@ -48,8 +33,9 @@ std::string_view to_string(Severity severity) noexcept { return severity == Seve
 
 void Diagnostics::add(Diagnostic diagnostic) {
   if (diagnostic.severity == Severity::error) ++errors_;
-  diagnostic.message = one_line(std::move(diagnostic.message));
-  diagnostic.hint = one_line(std::move(diagnostic.hint));
+  diagnostic.path = presentable(diagnostic.path);
+  diagnostic.message = presentable(diagnostic.message);
+  diagnostic.hint = presentable(diagnostic.hint);
   items_.push_back(std::move(diagnostic));
 }
 
@@ -70,17 +56,45 @@ void Diagnostics::append(const Diagnostics& other) {
   for (const Diagnostic& item : other.items_) add(item);
 }
 
-std::vector<Diagnostic> Diagnostics::sorted() const {
-  std::vector<std::size_t> order(items_.size());
-  std::iota(order.begin(), order.end(), std::size_t{0});
-  const auto place = [this](std::size_t i) {
+std::vector<std::size_t> Diagnostics::order() const {
+  std::vector<std::size_t> out(items_.size());
+  std::iota(out.begin(), out.end(), std::size_t{0});
+  std::ranges::sort(out, std::less<>(), [this](std::size_t i) {
     const SourcePosition& at = items_[i].position;
     return std::tuple(at.file(), at.line, at.column, i);
-  };
-  std::ranges::sort(order, std::less<>(), place);
+  });
+  return out;
+}
+
+std::vector<Diagnostic> Diagnostics::sorted() const {
   std::vector<Diagnostic> out;
-  out.reserve(order.size());
-  for (const std::size_t i : order) out.push_back(items_[i]);
+  out.reserve(items_.size());
+  for (const std::size_t i : order()) out.push_back(items_[i]);
+  return out;
+}
+
+std::vector<Diagnostic> Diagnostics::shown(std::size_t most) const {
+  std::size_t room_for_errors = std::min(most, errors_);
+  std::size_t room_for_warnings = std::min(most - room_for_errors, items_.size() - errors_);
+  const std::size_t left_errors = errors_ - room_for_errors;
+  const std::size_t left_warnings = items_.size() - errors_ - room_for_warnings;
+  std::vector<Diagnostic> out;
+  for (const std::size_t i : order()) {
+    std::size_t& room = items_[i].severity == Severity::error ? room_for_errors : room_for_warnings;
+    if (room == 0) continue;
+    --room;
+    out.push_back(items_[i]);
+  }
+  if (left_errors + left_warnings == 0) return out;
+  const std::string errors = left_errors == 0 ? "" : counted(left_errors, "more error");
+  const std::string warnings = left_warnings == 0 ? "" : counted(left_warnings, "more warning");
+  out.push_back({.severity = left_errors != 0 ? Severity::error : Severity::warning,
+                 .position = {items_.front().position.file_name, 0, 0},
+                 .path = {},
+                 .reason = "TOO_MANY_ERRORS",
+                 .message = errors + (errors.empty() || warnings.empty() ? "" : " and ") + warnings +
+                            (left_errors + left_warnings == 1 ? " is" : " are") + " not shown",
+                 .hint = "mend these first"});
   return out;
 }
 
@@ -89,13 +103,13 @@ bool Diagnostics::has(std::string_view reason) const noexcept {
 }
 
 Error Diagnostics::to_error() const {
-  for (const Diagnostic& item : sorted()) {
+  for (const std::size_t i : order()) {
+    const Diagnostic& item = items_[i];
     if (item.severity != Severity::error) continue;
     std::string message = item.position.to_string();
     if (!message.empty()) message += ": ";
     message += item.message;
-    if (errors_ > 1)
-      message += " (and " + std::to_string(errors_ - 1) + (errors_ == 2 ? " more error)" : " more errors)");
+    if (errors_ > 1) message += " (and " + counted(errors_ - 1, "more error") + ")";
     Error error{Code::invalid_argument, item.reason, std::move(message), item.hint, Retry::never, {}, {}};
     if (!item.position.file().empty()) error.metadata["file"] = std::string(item.position.file());
     if (item.position.line > 0) error.metadata["line"] = std::to_string(item.position.line);
@@ -118,14 +132,14 @@ std::string format_text(const Diagnostic& item) {
 
 std::string format_text(const Diagnostics& diagnostics) {
   std::string out;
-  for (const Diagnostic& item : diagnostics.sorted()) out += format_text(item);
+  for (const Diagnostic& item : diagnostics.shown()) out += format_text(item);
   return out;
 }
 
 std::string format_json(const Diagnostics& diagnostics) {
   std::string out = "[";
   bool first = true;
-  for (const Diagnostic& item : diagnostics.sorted()) {
+  for (const Diagnostic& item : diagnostics.shown()) {
     out += first ? "\n" : ",\n";
     first = false;
     out += R"({"severity":)" + json_quote(to_string(item.severity)) + R"(,"file":)" + json_quote(item.position.file()) +

@@ -30,7 +30,7 @@ struct Diagnostic {
   SourcePosition position;
   std::string path;                                               // "namespaces[0].patterns[1].threshold"; may be empty
   std::string reason;                                             // stable, UPPER_SNAKE_CASE
-  std::string message;                                            // one line; never a secret
+  std::string message;                                            // one line; never a secret (see redact.h)
   std::string hint;                                               // how to mend it; one line, may be empty
   std::vector<std::pair<std::string, std::string>> details = {};  // names for programs ("first", "outbox"); never a
                                                                   // secret
@@ -52,6 +52,10 @@ class Diagnostics {
   bool empty() const noexcept { return items_.empty(); }
   const std::vector<Diagnostic>& items() const noexcept { return items_; }
   std::vector<Diagnostic> sorted() const;  // by file, line, column
+  // What is to be shown: the first `most` in the order of sorted(), errors before warnings where not all fit; where
+  // some do not, one more of reason TOO_MANY_ERRORS that says how many.
+  static constexpr std::size_t kShown = 100;
+  std::vector<Diagnostic> shown(std::size_t most = kShown) const;
   bool has(std::string_view reason) const noexcept;
 
   // The first error of the file (by place), with the rest counted in its message; for callers that can only carry one
@@ -59,15 +63,17 @@ class Diagnostics {
   Error to_error() const;
 
  private:
+  std::vector<std::size_t> order() const;  // of sorted(), as places in items_
+
   std::vector<Diagnostic> items_;
   std::size_t errors_ = 0;
 };
 
 // "file:line:column: error: message [REASON]\n  hint: ...\n"
 std::string format_text(const Diagnostic&);
-std::string format_text(const Diagnostics&);
-// An array of {"severity","file","line","column","path","reason","message","hint"}, one object a line; with "details",
-// an object of texts, where there are any.
+std::string format_text(const Diagnostics&);  // of shown()
+// Of shown(), an array of {"severity","file","line","column","path","reason","message","hint"}, one object a line; with
+// "details", an object of texts, where there are any.
 std::string format_json(const Diagnostics&);
 
 }  // namespace prism::config

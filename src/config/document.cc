@@ -16,6 +16,8 @@
 #include <unordered_map>
 #include <unordered_set>
 
+#include "config/redact.h"
+
 namespace prism::config {
 
 // A path as a linked list: O(1) a value however deep it stands and however long its keys are.
@@ -62,18 +64,13 @@ std::string render(const NodePath* path) {
   return out;
 }
 
-bool is_continuation(char c) { return (static_cast<unsigned char>(c) & 0xc0U) == 0x80U; }
-
-// Cuts to `characters` without breaking one, and makes it one line.
-std::string one_line(std::string_view text, std::size_t characters) {
-  std::string out;
-  std::size_t count = 0;
-  for (const char c : text) {
-    if (!is_continuation(c) && ++count > characters) return out + "...";
-    out += c == '\n' || c == '\r' || c == '\t' ? ' ' : c;
-  }
-  return out;
+// Is this the value of an option that is a secret by its name?
+bool of_secret(const NodePath* path) {
+  while (path != nullptr && path->in_sequence) path = path->parent.get();
+  return path != nullptr && names_a_secret(path->key);
 }
+
+bool is_continuation(char c) { return (static_cast<unsigned char>(c) & 0xc0U) == 0x80U; }
 
 // The byte at which `text` stops being UTF-8 without control characters (tab and line breaks excepted), or npos.
 std::size_t first_bad_byte(std::string_view text) {
@@ -286,7 +283,7 @@ class TreeBuilder : public YAML::EventHandler {
 
   [[noreturn]] void unsupported_tag(const YAML::Mark& mark, const std::string& tag) const {
     throw LoadFailure{at(mark), path_here(), "UNSUPPORTED_TAG",
-                      "the YAML tag '" + one_line(tag, 60) + "' is not supported", "remove the tag"};
+                      "the YAML tag '" + quotable(tag, 60) + "' is not supported", "remove the tag"};
   }
 
   bool expects_key() const {
@@ -315,7 +312,8 @@ class TreeBuilder : public YAML::EventHandler {
       throw LoadFailure{at(mark), path_here(), "DOCUMENT_TOO_LARGE",
                         "the document holds more than " + std::to_string(options_.max_nodes) +
                             " values once its aliases are expanded",
-                        "split the configuration into several files"};
+                        "a process reads one file: give some of the namespaces to another process, with a file of "
+                        "its own, or repeat less by aliases"};
     }
   }
 
@@ -343,7 +341,7 @@ class TreeBuilder : public YAML::EventHandler {
     if (!is_new) {
       const std::string path = path_here();
       report(frame.key_position, path.empty() ? value : path + "." + value, "DUPLICATE_KEY",
-             "'" + one_line(value, 60) + "' is given twice, in line " + std::to_string(earlier->second) +
+             "'" + quotable(value, 60) + "' is given twice, in line " + std::to_string(earlier->second) +
                  " and in line " + std::to_string(frame.key_position.line),
              "keep one of them");
     }
@@ -475,7 +473,7 @@ class TreeBuilder : public YAML::EventHandler {
       report(data.position, render(data.path.get()), std::move(reason), std::move(message), std::move(hint));
       return std::nullopt;
     };
-    const std::string shown = one_line(name, 60);
+    const std::string shown = quotable(name, 60);
     if (name.starts_with("env:") && name.size() > 4) {
       const std::string variable = name.substr(4);
       auto value = options_.environment ? options_.environment(variable) : from_environment(variable);
@@ -619,7 +617,13 @@ std::string Node::display() const {
     case Kind::scalar:
       break;
   }
-  return "'" + one_line(data_->substituted ? data_->written : data_->text, 60) + "'";
+  const std::string& text = data_->substituted ? data_->written : data_->text;
+  if (of_secret(data_->path.get()) && !is_only_substitutions(text)) return "'" + std::string(kRedacted) + "'";
+  return "'" + quotable(text) + "'";
+}
+
+bool Node::hidden() const {
+  return data_->substituted || of_secret(data_->path.get()) || !secrets_in(data_->text).empty();
 }
 
 const Entry* Node::entry(std::string_view key) const noexcept {
@@ -686,12 +690,24 @@ Node Node::make_list(std::vector<Node> items, const Node& standing_at) {
   return Node(std::make_shared<const NodeData>(std::move(data)));
 }
 
+Node Node::make_substituted(std::string written, const Node& standing_at) {
+  NodeData data;
+  data.kind = Kind::scalar;
+  data.quoted = true;
+  data.substituted = true;
+  data.position = standing_at.data_->position;
+  data.path = standing_at.data_->path;
+  data.written = std::move(written);
+  return Node(std::make_shared<const NodeData>(std::move(data)));
+}
+
 std::optional<Node> load_text(std::string_view text, const LoadOptions& options, Diagnostics& diagnostics) {
   const auto file = std::make_shared<const std::string>(options.file_name);
   if (text.size() > options.max_bytes) {
     diagnostics.error({file, 1, 1}, {}, "DOCUMENT_TOO_LARGE",
                       "the configuration is above " + std::to_string(options.max_bytes) + " bytes",
-                      "split it into several files");
+                      "a process reads one file: give some of the namespaces to another process, with a file of its "
+                      "own");
     return std::nullopt;
   }
   if (text.starts_with("\xef\xbb\xbf")) text.remove_prefix(3);

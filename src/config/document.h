@@ -44,9 +44,11 @@ class Node {
   bool broken() const noexcept;
   // The text as written in the file: with ${env:...} and ${file:...} instead of what they stand for, and ${ as $${.
   std::string written() const;
-  // As written in the file (substitutions by name), one line of at most 60 characters, in quotes; "a list", "a map",
-  // "nothing" else.
+  // As written in the file (substitutions by name, secrets redacted), one line of at most 60 characters, in quotes; "a
+  // list", "a map", "nothing" else.
   std::string display() const;
+  // Nothing but display() may be said of the text: it was substituted, or holds a secret.
+  bool hidden() const;
 
   std::span<const Node> items() const noexcept;     // of a sequence, else empty
   std::span<const Entry> entries() const noexcept;  // of a map, in the order of the file, keys unique; else empty
@@ -65,6 +67,8 @@ class Node {
   static Node make_scalar(std::string text, const Node& standing_at);
   static Node make_plain(std::string text, const Node& standing_at);  // as if written without quotes: may be a number
   static Node make_list(std::vector<Node> items, const Node& standing_at);
+  // written() is `written`, which has ${env:...} in it; text() is empty.
+  static Node make_substituted(std::string written, const Node& standing_at);
 
  private:
   friend class TreeBuilder;

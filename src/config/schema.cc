@@ -9,6 +9,7 @@
 #include <regex>
 #include <set>
 
+#include "config/redact.h"
 #include "config/suggestions.h"
 
 namespace prism::config {
@@ -46,7 +47,7 @@ bool expect_scalar(const Node& node, std::string_view expected, Diagnostics& dia
 std::string colon_hint(const Node& node) {
   const std::string& text = node.text();
   const std::size_t colon = text.find(':');
-  if (!node.is_scalar() || node.quoted() || node.substituted() || colon == std::string::npos || colon == 0) return {};
+  if (!node.is_scalar() || node.quoted() || node.hidden() || colon == std::string::npos || colon == 0) return {};
   if (text.find_first_not_of("abcdefghijklmnopqrstuvwxyz_") != colon) return {};
   return colon + 1 == text.size() ? "" : "put a space behind the colon: " + node.display() + " is one text";
 }
@@ -75,10 +76,9 @@ void out_of_range(const Node& node, const TypeInfo& info, Diagnostics& diagnosti
 
 // parse_size and parse_duration quote what they were given; a substituted value must not be quoted.
 void report_unit(const Node& node, const Error& error, std::string_view what, Diagnostics& diagnostics) {
-  diagnostics.error(
-      node, error.reason,
-      node.substituted() ? "the value of " + node.display() + " is not " + std::string(what) : error.message,
-      error.hint);
+  diagnostics.error(node, error.reason,
+                    node.hidden() ? "the value of " + node.display() + " is not " + std::string(what) : error.message,
+                    error.hint);
 }
 
 }  // namespace
@@ -188,7 +188,7 @@ bool Int::parse(const Node& node, std::int64_t& out, Diagnostics& diagnostics) c
   }
   if (error != std::errc() || stopped != end) {
     diagnostics.error(node, "INVALID_NUMBER", "expected a whole number, but this is " + node.display(),
-                      node.substituted() ? "" : number_hint(text));
+                      node.hidden() ? "" : number_hint(text));
     return false;
   }
   if (value < min || value > max) {
@@ -207,6 +207,13 @@ TypeInfo Text::info() const {
   return out;
 }
 
+namespace {
+
+// A hint that was made of a redacted text, unless it repeats what is left of it.
+std::string shown_hint(std::string hint) { return hint.contains("redacted") ? std::string() : hint; }
+
+}  // namespace
+
 bool Text::parse(const Node& node, std::string& out, Diagnostics& diagnostics) const {
   const std::string expected = expects.empty() ? "text" : expects;
   if (!expect_scalar(node, expected, diagnostics)) return false;
@@ -218,7 +225,7 @@ bool Text::parse(const Node& node, std::string& out, Diagnostics& diagnostics) c
   if (!pattern.empty() && !matches(text, pattern)) {
     diagnostics.error(node, "INVALID_VALUE",
                       node.display() + " is not " + (expects.empty() ? "of the form " + pattern : expects),
-                      hint == nullptr || node.substituted() ? "" : hint(text));
+                      hint == nullptr || node.substituted() ? "" : shown_hint(hint(redacted(text))));
     return false;
   }
   out = text;
@@ -240,7 +247,9 @@ bool Address::parse(const Node& node, std::string& out, Diagnostics& diagnostics
   const std::string& text = node.text();
   if (!matches(text, info().pattern)) {
     std::string hint;
-    if (!node.substituted() && !text.empty()) {
+    if (!node.substituted() && node.hidden()) {
+      hint = "user and password do not belong into an address: they have options of their own";
+    } else if (!node.hidden() && !text.empty()) {
       if (text.find(',') != std::string::npos) {
         hint = "one address only; a list is written [a:1, b:2]";
       } else if (text.find("://") != std::string::npos) {
@@ -291,7 +300,7 @@ bool SqlIdentifier::parse(const Node& node, std::string& out, Diagnostics& diagn
   }
   if (!why.empty()) {
     std::string hint;
-    if (!node.substituted() && text.size() <= kMax) {
+    if (!node.hidden() && text.size() <= kMax) {
       const std::size_t dot = text.rfind('.');
       std::string mended = text.substr(dot == std::string::npos ? 0 : dot + 1);
       std::ranges::replace_if(mended, [](char c) { return c == '-' || c == ' '; }, '_');
@@ -322,7 +331,7 @@ bool SqlIdentifier::parse(const Node& node, std::string& out, Diagnostics& diagn
     diagnostics.warning(node, "IDENTIFIER_NEEDS_QUOTES",
                         node.display() + (lower != text ? " has capital letters" : " is a word of SQL") +
                             ": applications must write it in double quotes in their own SQL",
-                        lower != text && !reserved.contains(lower) && !node.substituted() ? "name it " + lower : "");
+                        lower != text && !reserved.contains(lower) && !node.hidden() ? "name it " + lower : "");
   }
   out = text;
   return true;
@@ -353,6 +362,7 @@ TypeInfo SecretText::info() const {
   TypeInfo out;
   out.form = TypeInfo::Form::string;
   out.name = "secret text";
+  out.secret = true;
   return out;
 }
 
@@ -483,7 +493,7 @@ std::optional<std::size_t> parse_enumeration(const Node& node, const std::vector
     if (folded(names[i]) == text) return i;
   }
   std::string hint;
-  if (auto meant = nearest(node.text(), names); meant && !node.substituted()) hint = "did you mean '" + *meant + "'?";
+  if (auto meant = nearest(node.text(), names); meant && !node.hidden()) hint = "did you mean '" + *meant + "'?";
   diagnostics.error(node, "INVALID_VALUE", node.display() + " is not one of " + join(names), hint);
   return std::nullopt;
 }
@@ -510,7 +520,7 @@ std::string list_hint(const Node& node) {
   const std::string& text = node.text();
   if (node.is_map()) return "begin each entry with '- '";
   if (!node.is_scalar()) return "write it as [a, b], or one '- item' a line";
-  if (node.substituted() || text.size() > kShown || text.find_first_of("[]{}\n\"'") != std::string::npos)
+  if (node.hidden() || text.size() > kShown || text.find_first_of("[]{}\n\"'") != std::string::npos)
     return "write it as [a, b], or one '- item' a line";
   std::string items;
   for (const char c : text) {
@@ -532,7 +542,8 @@ bool expect_list(const Node& node, std::size_t min, std::size_t max, Diagnostics
   if (node.items().size() < min || node.items().size() > max) {
     diagnostics.error(
         node, "OUT_OF_RANGE",
-        "the list has " + std::to_string(node.items().size()) + " entries; it must have " +
+        "the list has " + std::to_string(node.items().size()) + (node.items().size() == 1 ? " entry" : " entries") +
+            "; it must have " +
             (node.items().size() < min ? "at least " + std::to_string(min) : "at most " + std::to_string(max)));
     return false;
   }
@@ -736,7 +747,7 @@ std::optional<SchemaCore::Assigned> SchemaCore::assign(const Node& node, Diagnos
     const FieldInfo* field = info_->find(entry.key);
     if (field == nullptr) {
       diagnostics.error(entry.key_position, path_of(node, entry), "UNKNOWN_OPTION",
-                        "unknown option '" + entry.key.substr(0, 60) + "' in " + info_->name,
+                        "unknown option '" + quotable(entry.key) + "' in " + info_->name,
                         suggest_option(entry.key, *info_));
       const auto name = nearest(entry.key, info_->known_keys());
       const FieldInfo* near = name ? info_->find(*name) : nullptr;

@@ -55,6 +55,7 @@ struct TypeInfo {
   std::string unit;                          // of a bare number: "bytes", "seconds"; may be empty
   std::string min, max;                      // as text; empty: no bound
   bool infinite = false;                     // a duration may be "infinite"
+  bool secret = false;                       // its values must never be shown
   std::vector<std::string> values;           // of an enumeration
   std::string pattern;                       // regular expression (ECMAScript) of a string
   std::shared_ptr<const TypeInfo> element;   // of a list or map

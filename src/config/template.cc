@@ -75,8 +75,8 @@ bool TemplateText::parse(const Node& node, Template& out, Diagnostics& diagnosti
   auto parsed = parse_template(text);
   if (!parsed) {
     diagnostics.error(node, parsed.error().reason,
-                      node.substituted() ? "the value of " + node.display() + " has a wrong placeholder"
-                                         : "in " + node.display() + ", " + parsed.error().message,
+                      node.hidden() ? "the value of " + node.display() + " has a wrong placeholder"
+                                    : "in " + node.display() + ", " + parsed.error().message,
                       parsed.error().hint);
     return false;
   }
@@ -84,8 +84,8 @@ bool TemplateText::parse(const Node& node, Template& out, Diagnostics& diagnosti
   for (const Template::Part& part : parsed->parts) {
     if (part.field && !allowed(part.text, fields)) {
       const std::string shown =
-          node.substituted() ? std::string("a placeholder") : "'{" + part.text.substr(0, kShown) + "}'";
-      const auto meant = node.substituted() ? std::nullopt : nearest(part.text, fields);
+          node.hidden() ? std::string("a placeholder") : "'{" + part.text.substr(0, kShown) + "}'";
+      const auto meant = node.hidden() ? std::nullopt : nearest(part.text, fields);
       diagnostics.error(node, "UNKNOWN_PLACEHOLDER",
                         "in " + node.display() + ", " + shown + " is no field that there is",
                         meant ? "did you mean {" + *meant + "}?" : "there are " + listed(fields));

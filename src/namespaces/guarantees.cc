@@ -22,8 +22,8 @@ void begin_with_log(const NamespaceSpec& ns, const std::string& log, const Shapi
   reshape(
       out.order, by, Ordering::per_key, "messages of one ordering key arrive in the order in which they were accepted",
       "a key's records lie in one partition, and one run of them is out at a time; without a key there is no order");
-  reshape(out.atomicity, by, Atomicity::message, "each message is published or not by itself",
-          "the entries of a batch succeed or fail one by one");
+  reshape(out.atomicity, by, Atomicity::message, "each message is published or not by itself, also in a batch",
+          "the log takes or refuses each record by itself");
   reshape(out.freshness, by, Freshness::at_once, "a message can be consumed as soon as it is acknowledged",
           "the answer comes when the record is on the log");
 }

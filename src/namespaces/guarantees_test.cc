@@ -79,6 +79,16 @@ TEST(Guarantees, OfAnOutboxClaimNoAtomicityWithTheApplicationsRows) {
   EXPECT_EQ(given.delivery.because.size(), 2U);
 }
 
+// What is said for a claim is true of it as it stands, not of what it was further down.
+TEST(Guarantees, ReasonsAreThoseOfTheClaim) {
+  const auto given = promised("patterns: [claim-check, outbox], backend: kafka");
+  EXPECT_THAT(given.freshness.because, ElementsAre(Field(&Because::step, "outbox")));
+  EXPECT_THAT(given.atomicity.because,
+              ElementsAre(Field(&Because::step, "outbox"), Field(&Because::step, "claim-check")));
+  EXPECT_THAT(given.atomicity.text, HasSubstr("one Publish or PublishBatch are published all or none"));
+  EXPECT_THAT(promised("backend: kafka").freshness.because, ElementsAre(Field(&Because::step, "kafka")));
+}
+
 TEST(Guarantees, OfAClaimCheckDependOnTheObjectStoreAndTheExpiry) {
   const auto given = promised("pattern: claim-check, backend: nats, cleanup: {ttl: 2h}");
   EXPECT_THAT(durability(given), HasSubstr("s3: payloads larger than 1MB"));
@@ -130,7 +140,9 @@ TEST(Summary, NamesChainJobsAndBackends) {
                           {"kafka", "no-connector"}, {"main", "configured"}, {"s3", "no-connector"}}));
   const std::string text = format_text(summary);
   EXPECT_THAT(text, HasSubstr("claim-check -> outbox -> kafka"));
-  EXPECT_THAT(text, HasSubstr("durability"));
+  EXPECT_THAT(text, HasSubstr("durability     survives a killed process; survives only if the backends are set up for "
+                              "it: "));
+  EXPECT_THAT(text, HasSubstr("; does not survive"));
   std::size_t longest = 0;
   for (std::size_t at = 0; at < text.size();) {
     const std::size_t end = std::min(text.find('\n', at), text.size());

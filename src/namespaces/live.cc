@@ -267,7 +267,7 @@ Reload LiveFile::finish(Reload reload) {
 }
 
 Reload LiveFile::change(Read read, Reload reload, std::set<std::string> abandon, Writing* writing) {
-  reload.diagnostics = read.parsed.diagnostics.sorted();
+  reload.diagnostics = read.parsed.diagnostics.shown();
   if (!read.parsed.ok()) {
     Error error = read.parsed.diagnostics.to_error();
     const bool unreadable = read.text.empty() && read.parsed.diagnostics.has("UNREADABLE_FILE");

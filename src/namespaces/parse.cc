@@ -8,6 +8,7 @@
 #include <span>
 #include <utility>
 
+#include "config/redact.h"
 #include "config/schema.h"
 #include "config/suggestions.h"
 #include "namespaces/composition.h"
@@ -317,7 +318,7 @@ class Parser {
     if (!namespaces->is_sequence()) {
       std::string hint = "begin each namespace with '- name: ...'";
       if (namespaces->is_map() && namespaces->find("name") == nullptr && !namespaces->entries().empty()) {
-        const std::string first = namespaces->entries()[0].key.substr(0, 40);
+        const std::string first = config::quotable(namespaces->entries()[0].key, 40);
         hint = "write '- name: " + first + "' for '" + first + ":'";
       }
       diagnostics_.error(*namespaces, "WRONG_TYPE",
@@ -338,6 +339,8 @@ class Parser {
   // and nothing is missed. That they are misspelt is said elsewhere.
   static Node as_meant(const Node& map, const std::vector<std::string>& known) {
     std::vector<Entry> entries(map.entries().begin(), map.entries().end());
+    std::set<std::string> present;
+    for (const Entry& entry : entries) present.insert(entry.key);
     for (Entry& entry : entries) {
       if (std::ranges::find(known, entry.key) != known.end()) continue;
       auto name = config::nearest(entry.key, known);
@@ -346,7 +349,7 @@ class Parser {
         name = config::nearest(entry.key.substr(0, gap), known);
         value = Node::make_scalar(entry.key.substr(gap + 1), value);
       }
-      if (!name || std::ranges::find(entries, *name, &Entry::key) != entries.end()) continue;
+      if (!name || !present.insert(*name).second) continue;
       entry.key = *name;
       entry.value = std::move(value);
     }
@@ -379,7 +382,7 @@ class Parser {
     for (Entry option : entry.value.entries()) {
       if (entry.value.find("type") == nullptr && config::nearest(option.key, type_key)) {
         diagnostics_.error(option.key_position, option.value.path(), "UNKNOWN_OPTION",
-                           "unknown option '" + option.key.substr(0, 60) + "' in backend", "did you mean 'type'?");
+                           "unknown option '" + config::quotable(option.key) + "' in backend", "did you mean 'type'?");
         option.key = "type";
       }
       if (option.key == "type") {
@@ -395,9 +398,10 @@ class Parser {
       if (type_at.is_scalar()) {
         diagnostics_.error(type_at, "UNKNOWN_BACKEND", "there is no backend type " + type_at.display(), hint);
       } else {
-        diagnostics_.error(entry.key_position, entry.value.path(), "UNKNOWN_BACKEND",
-                           "there is no backend type '" + entry.key + "', and no 'type' says which it is",
-                           config::nearest(type_name, backend_types()) ? hint : "add a type, for example type: kafka");
+        diagnostics_.error(
+            entry.key_position, entry.value.path(), "UNKNOWN_BACKEND",
+            "there is no backend type '" + config::quotable(entry.key) + "', and no 'type' says which it is",
+            config::nearest(type_name, backend_types()) ? hint : "add a type, for example type: kafka");
       }
       return;
     }
@@ -427,7 +431,7 @@ class Parser {
     for (const Entry& entry : given.entries()) {
       if (namespace_schema().info().find(entry.key) == nullptr && owner_of_section(entry.key) == nullptr) {
         diagnostics_.error(entry.key_position, given.path_of(entry.key), "UNKNOWN_OPTION",
-                           "unknown option '" + entry.key.substr(0, 60) + "' in namespace", suggest_key(entry.key));
+                           "unknown option '" + config::quotable(entry.key) + "' in namespace", suggest_key(entry.key));
       }
     }
     Node node = as_meant(given, namespace_keys());
@@ -572,7 +576,8 @@ class Parser {
     bool enabled = true;
     bool guessed = false;  // the name is misspelt, and this is what it most likely means
     std::vector<Entry> options;
-    std::optional<Node> stands_at;  // where options that are missing are reported
+    std::map<std::string, int> lines;  // of the options
+    std::optional<Node> stands_at;     // where options that are missing are reported
   };
 
   void parse_patterns(const Node& node, NamespaceSpec& spec) {
@@ -599,13 +604,13 @@ class Parser {
         for (const Node& item : several->value.items()) complete &= take_entry(item, entries);
       } else {
         complete = false;
-        diagnostics_.error(several->value, "WRONG_TYPE",
-                           "expected a list of patterns, but this is " + several->value.display(),
-                           several->value.is_scalar() && !several->value.substituted()
-                               ? "write patterns: [" + several->value.text().substr(0, 40) + "]"
-                           : several->value.is_map() && !several->value.entries().empty()
-                               ? "begin each with '- type: " + several->value.entries()[0].key.substr(0, 40) + "'"
-                               : "");
+        diagnostics_.error(
+            several->value, "WRONG_TYPE", "expected a list of patterns, but this is " + several->value.display(),
+            several->value.is_scalar() && !several->value.hidden()
+                ? "write patterns: [" + several->value.text().substr(0, 40) + "]"
+            : several->value.is_map() && !several->value.entries().empty()
+                ? "begin each with '- type: " + config::quotable(several->value.entries()[0].key, 40) + "'"
+                : "");
       }
     }
 
@@ -616,7 +621,7 @@ class Parser {
       const PatternType* type = components_.pattern(syntax != nullptr ? syntax->name : std::string_view(entry.written));
       if (syntax == nullptr && type == nullptr) {
         complete = false;
-        const bool shown = !entry.at.substituted();
+        const bool shown = !entry.at.hidden();
         diagnostics_.error(entry.at, "UNKNOWN_PATTERN", "there is no pattern " + entry.at.display(),
                            shown ? config::suggest(entry.written, pattern_names()) : "");
         const auto meant = shown ? config::nearest(entry.written, pattern_names()) : std::nullopt;
@@ -691,7 +696,7 @@ class Parser {
           if (named == nullptr) named = owner_of_section(option.key);
           hint = "write '- type: " + std::string(named->name) + "' with the options beside it";
         } else if (option.value.is_scalar() && find_syntax(option.value.text()) != nullptr) {
-          hint = "write 'type' in place of '" + option.key.substr(0, 40) + "'";
+          hint = "write 'type' in place of '" + config::quotable(option.key, 40) + "'";
         } else {
           continue;
         }
@@ -728,14 +733,14 @@ class Parser {
   }
 
   void add_option(PatternEntry& entry, const Entry& option) {
-    const auto present = std::ranges::find(entry.options, option.key, &Entry::key);
-    if (present == entry.options.end()) {
+    const auto [earlier, is_new] = entry.lines.try_emplace(option.key, option.key_position.line);
+    if (is_new) {
       entry.options.push_back(option);
       return;
     }
     diagnostics_.error(option.key_position, option.value.path(), "DUPLICATE_OPTION",
-                       "'" + option.key + "' of the pattern " + entry.at.display() + " is also given in line " +
-                           std::to_string(present->key_position.line),
+                       "'" + config::quotable(option.key) + "' of the pattern " + entry.at.display() +
+                           " is also given in line " + std::to_string(earlier->second),
                        "keep one of them");
   }
 

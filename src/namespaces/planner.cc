@@ -33,7 +33,7 @@ constexpr auto kUploadTime = std::chrono::milliseconds(50);      // RFC-014: a s
 constexpr auto kCommitTime = std::chrono::milliseconds(10);      // RFC-014: a row costs up to this much
 
 enum class Consistency : std::uint8_t { eventual, strong };
-enum class Sequence : std::uint8_t { none, per_key, total };
+enum class Sequence : std::uint8_t { none, per_key };
 enum class Outlives : std::uint8_t { process, host, disk };
 
 struct Requirements {
@@ -45,6 +45,22 @@ struct Requirements {
   std::optional<std::chrono::nanoseconds> latency;
   std::optional<Sequence> order;
   std::optional<Outlives> durability;
+};
+
+// People ask for a total order, and there is none to be had: they are told why, and what is near to it.
+struct OrderKind {
+  Enum<Sequence> known{{{"none", Sequence::none}, {"per_key", Sequence::per_key}}};
+
+  config::TypeInfo info() const { return known.info(); }
+  bool parse(const Node& node, Sequence& out, Diagnostics& diagnostics) const {
+    if (!node.is_scalar() || node.text() != "total") return known.parse(node, out, diagnostics);
+    diagnostics.error(node, "REQUIREMENTS_UNSATISFIABLE",
+                      "there is no order of all messages: those of different keys are delivered side by side, also on "
+                      "one partition",
+                      "use order: per_key, and publish what must stay in order with one ordering key; it then has the "
+                      "throughput of one partition");
+    return false;
+  }
 };
 
 const Schema<Requirements>& schema() {
@@ -73,15 +89,24 @@ const Schema<Requirements>& schema() {
                  "How long after its publish a consumer that waits should have a message; how often the outbox is "
                  "looked at follows from it.")
           .example("50ms")
-          .field(&Requirements::order, "order",
-                 Enum<Sequence>{{{"none", Sequence::none}, {"per_key", Sequence::per_key}, {"total", Sequence::total}}},
-                 "Which messages must arrive in order.")
+          .field(&Requirements::order, "order", OrderKind{},
+                 "Which messages must arrive in order: those of one ordering key, or none. What is published with one "
+                 "key alone is in order as a whole, and has the throughput of one partition.")
           .example("per_key")
           .field(&Requirements::durability, "durability",
                  Enum<Outlives>{{{"process", Outlives::process}, {"host", Outlives::host}, {"disk", Outlives::disk}}},
                  "What acknowledged messages must survive: a killed process, a host's loss of power, the loss of a "
                  "disk or server. The number of copies follows from it.")
-          .example("disk");
+          .example("disk")
+          .check({"message_size", "typical_size"},
+                 [](const Requirements& wanted, const Node& map, Diagnostics& diagnostics) {
+                   if (!wanted.message_size || wanted.typical_size.value_or(0) <= *wanted.message_size) return;
+                   const Node &usual = *map.find("typical_size"), &largest = *map.find("message_size");
+                   diagnostics.error(usual, "CONTRADICTING_OPTIONS",
+                                     "the usual payload, " + usual.display() + ", is larger than the largest, " +
+                                         largest.display() + " (" + largest.position().to_string() + ")",
+                                     "raise message_size, or lower typical_size");
+                 });
   return result;
 }
 
@@ -89,11 +114,18 @@ bool has(const BackendType& type, std::string_view capability) {
   return std::ranges::find(type.capabilities, capability) != type.capabilities.end();
 }
 
-std::string grouped(double value) {
+std::string number(double value) {
   std::array<char, 32> text{};
-  std::snprintf(text.data(), text.size(), "%.6g", value);
+  std::snprintf(text.data(), text.size(), value >= 1e6 ? "%.0f" : "%.6g", value);
   return text.data();
 }
+
+std::string counted(double value, std::string_view what) {
+  const std::string text = number(value);
+  return text + " " + std::string(what) + (text == "1" ? "" : "s");
+}
+
+std::string messages_a_second(double value) { return counted(value, "message") + " a second"; }
 
 class Planner {
  public:
@@ -110,9 +142,10 @@ class Planner {
     choose_claim_check();
     choose_outbox();
     choose_tiers();
+    choose_cleanup();
     choose_partitions();
     choose_copies();
-    check_order();
+    choose_order();
     if (diagnostics_.error_count() != errors) return std::nullopt;
     compose();
     estimate();
@@ -142,7 +175,7 @@ class Planner {
     decide({"",
             "client_api",
             "pubsub",
-            "no client_api is given, and publishing to every consumer group is the usual need",
+            "publishing to every consumer group is the usual need, and no client_api is given",
             {"queue: the same chain serves it too, once it is asked for"}});
   }
 
@@ -175,10 +208,21 @@ class Planner {
       if (!has(type, "event-log") || (log_type_ != nullptr && type.name == log_type_->name)) continue;
       rejected.push_back(std::string(type.name) + ": name it with `backend:` to have it");
     }
-    decide({"", "backend", log_,
-            file_.backend(log_) != nullptr ? "it is configured and holds logs of messages"
-                                           : "no log of messages is configured, and this is the usual one",
-            std::move(rejected)});
+    decide({"", "backend", log_, why_picked(log_, "holds logs of messages", "log of messages"), std::move(rejected)});
+  }
+
+  // Why pick() has chosen so.
+  std::string why_picked(const std::string& name, std::string_view does, std::string_view what) const {
+    return file_.backend(name) != nullptr ? "it is configured and " + std::string(does)
+                                          : "no " + std::string(what) + " is configured, and this is the usual one";
+  }
+
+  // The object store that the namespace names itself, else the one that pick() finds.
+  std::string object_store() const {
+    const Node* section = ns_.find("claim_check");
+    const Node* storage = section != nullptr ? section->find("storage") : nullptr;
+    const Node* named = storage != nullptr && storage->is_map() ? storage->find("backend") : storage;
+    return named != nullptr && !named->text().empty() ? named->text() : pick("object-store", "s3");
   }
 
   std::uint64_t inline_bytes() const {
@@ -187,10 +231,12 @@ class Planner {
   }
 
   void choose_claim_check() {
-    if (!wanted_.message_size) return;
-    const std::string size = config::format_size(*wanted_.message_size);
-    if (*wanted_.message_size <= inline_bytes()) {
-      decide({"message_size",
+    const auto largest = wanted_.message_size ? wanted_.message_size : wanted_.typical_size;
+    if (!largest) return;
+    size_by_ = wanted_.message_size ? "message_size" : "typical_size";
+    const std::string size = config::format_size(*largest);
+    if (*largest <= inline_bytes()) {
+      decide({size_by_,
               "claim-check",
               "no",
               "payloads of " + size + " fit into a record of " + log_,
@@ -198,14 +244,23 @@ class Planner {
       return;
     }
     claim_check_ = true;
-    objects_ = pick("object-store", "s3");
+    objects_ = object_store();
+    const BackendType* store = backend_type(file_, components_, objects_);
+    if (store != nullptr && store->max_object_bytes != 0 && *largest > store->max_object_bytes) {
+      const std::string most = config::format_size(store->max_object_bytes);
+      cannot(size_by_,
+             "a payload of " + size + " fits nowhere: a record of " + log_ + " takes " +
+                 config::format_size(inline_bytes()) + ", an object of " + objects_ + " " + most,
+             "ask for " + most + " at most, and publish what is larger in several messages");
+      return;
+    }
     std::vector<std::string> rejected;
     if (log_type_ != nullptr && log_type_->log && !log_type_->log->setting.empty()) {
       rejected.push_back("raising " + std::string(log_type_->log->setting) +
                          ": every replica and every fetch would carry whole payloads");
     }
     rejected.emplace_back("cutting payloads into records: consumers of other clients could not read them");
-    decide({"message_size", "claim-check", "yes",
+    decide({size_by_, "claim-check", "yes",
             "payloads of up to " + size + " do not fit into a record of " + log_ + " (" +
                 config::format_size(inline_bytes()) + "), so larger ones are stored in " + objects_,
             std::move(rejected)});
@@ -271,7 +326,7 @@ class Planner {
       return;
     }
     tiers_ = true;
-    if (objects_.empty()) objects_ = pick("object-store", "s3");
+    if (objects_.empty()) objects_ = object_store();
     decide({"retention",
             "tiered-storage",
             "yes",
@@ -280,13 +335,31 @@ class Planner {
             {"a longer retention of the log: its disks cost several times an object store's, in each copy"}});
   }
 
+  // How long payloads are kept, where that is asked for.
+  void choose_cleanup() {
+    if (!claim_check_ || !wanted_.retention || given("claim_check", "cleanup")) return;
+    const Lifetime kept = payload_lifetime();
+    const std::string asked = config::format_lifetime(*wanted_.retention);
+    std::string because = "payloads must be readable for " + (*wanted_.retention ? asked : "ever");
+    if (kept != *wanted_.retention) {
+      because += ", and " + log_ + " keeps the records that refer to them for " + config::format_lifetime(kept);
+    }
+    std::vector<std::string> rejected = {
+        "on_consume: a payload would go when every group has acknowledged it, and could not be read again"};
+    if (kept != *wanted_.retention) {
+      rejected.push_back(asked + ": records would be left whose payloads are gone");
+    }
+    decide({"retention", "cleanup", "after " + config::format_lifetime(kept), std::move(because), std::move(rejected)});
+    if (!kept) plan_.decisions.back().chosen = "never";
+  }
+
   void choose_partitions() {
     if (!wanted_.throughput) return;
     const double exact = std::ceil(*wanted_.throughput / wanted_.throughput_per_partition);
     if (exact > kMaxPartitions) {
       cannot("throughput",
-             grouped(*wanted_.throughput) + " messages a second would take " + grouped(exact) +
-                 " partitions, more than " + std::to_string(kMaxPartitions),
+             messages_a_second(*wanted_.throughput) + " would take " + counted(exact, "partition") + ", more than " +
+                 std::to_string(kMaxPartitions),
              "raise throughput_per_partition, or divide the namespace");
       return;
     }
@@ -310,19 +383,14 @@ class Planner {
     decide({"throughput",
             "partitions",
             std::to_string(partitions_),
-            grouped(*wanted_.throughput) + " messages a second, " + grouped(wanted_.throughput_per_partition) +
+            messages_a_second(*wanted_.throughput) + ", up to " + number(wanted_.throughput_per_partition) +
                 " on each partition",
             {"fewer: a partition has one order and one leader, and would be the limit",
              "more: each costs files and memory on the brokers, and a key's partition changes when they are added"}});
   }
 
-  void check_order() {
+  void choose_order() {
     if (!wanted_.order) return;
-    if (*wanted_.order == Sequence::total) {
-      cannot("order", "messages of different keys are delivered side by side, also on one partition",
-             "use order: per_key, and publish all messages that must stay in order with one ordering key");
-      return;
-    }
     decide({"order",
             "order",
             *wanted_.order == Sequence::none ? "none" : "per_key",
@@ -424,7 +492,7 @@ class Planner {
   }
 
   Node claim_check_entry() const {
-    const Node& where = at("message_size");
+    const Node& where = at(size_by_);
     std::vector<Entry> entries{entry("type", plain("claim-check", where))};
     if (!given("claim_check", "threshold")) {
       // The record holds metadata too.
@@ -487,11 +555,27 @@ class Planner {
     return {};
   }
 
+  // Of an option in a derived pattern.
+  std::string reason_of_option(std::string_view option) const {
+    if (option == "cleanup") return reason_of("cleanup");
+    if (option == "publisher") return reason_of("publisher.interval");
+    if (option == "storage") return why_picked(objects_, "stores objects", "object store");
+    if (option == "database") return why_picked(database_, "holds tables", "database");
+    if (option == "table") return "a table of its own: namespaces do not share one";
+    if (option == "threshold") return "what is larger does not fit well into a record of " + log_;
+    return {};
+  }
+
   void compose() {
     std::vector<Node> patterns;
     const auto add = [&](bool wanted, Node node, std::string_view name) {
       if (!wanted) return;
-      plan_.comments["patterns[" + std::to_string(patterns.size()) + "]"] = reason_of(name);
+      const std::string path = "patterns[" + std::to_string(patterns.size()) + "]";
+      plan_.comments[path] = reason_of(name);
+      for (const Entry& each : node.entries()) {
+        const std::string why = reason_of_option(each.key);
+        if (!why.empty()) plan_.comments[path + "." + each.key] = why;
+      }
       patterns.push_back(std::move(node));
     };
     add(outbox_, outbox_ ? outbox_entry() : Node(), "outbox");
@@ -504,6 +588,7 @@ class Planner {
       entries.push_back(*api);
     } else {
       entries.push_back(entry("client_api", plain("pubsub", at_)));
+      plan_.comments["client_api"] = reason_of("client_api");
     }
     if (!patterns.empty()) entries.push_back(entry("patterns", Node::make_list(std::move(patterns), at_)));
     entries.push_back(entry("backend", backend_entry()));
@@ -520,6 +605,16 @@ class Planner {
 
   // ---- the estimate ----
 
+  struct Held {
+    double seconds = 0;
+    std::string text;
+  };
+  // What is kept without end is counted for a year.
+  static Held held(const Lifetime& lifetime) {
+    if (!lifetime) return {365 * kDay, "for ever, of which this is a year"};
+    return {std::chrono::duration<double>(*lifetime).count(), "for " + config::format_duration(*lifetime)};
+  }
+
   void estimate() {
     Estimate& out = plan_.estimate;
     out.partitions = partitions_;
@@ -535,23 +630,21 @@ class Planner {
     const double copies = replication_ != 0 ? replication_ : 1;
 
     // How long the log holds a record: what it keeps by itself; where that has no end, what is asked for.
-    double log_seconds = 7 * kDay;
     const auto kept = log_type_ != nullptr && log_type_->log ? log_type_->log->retention : std::nullopt;
-    if (kept) log_seconds = static_cast<double>(std::chrono::duration_cast<std::chrono::seconds>(*kept).count());
-    const auto wanted_seconds = [&]() -> std::optional<double> {
-      if (!wanted_.retention || !*wanted_.retention) return std::nullopt;
-      return std::chrono::duration<double>(**wanted_.retention).count();
-    }();
-    if (!kept && wanted_seconds) log_seconds = *wanted_seconds;
+    const Held in_log = kept ? held(Lifetime(*kept)) : wanted_.retention ? held(*wanted_.retention) : held(Lifetime());
     const double rate = out.messages_per_second;
-    out.stores.push_back({log_, "records", rate * record * log_seconds * copies, rate * copies});
-    if (outbox_) out.stores.push_back({database_, "rows, until they are relayed", 0, rate});
-    // Without a retention payloads are deleted as they are consumed, and after 7 days at the latest.
-    const double stored_seconds =
-        wanted_seconds ? std::chrono::duration<double>(*payload_lifetime()).count() : 7 * kDay;
-    if (stored) out.stores.push_back({objects_, "payloads", rate * size * stored_seconds, rate});
-    if (tiers_ && wanted_seconds && *wanted_seconds > log_seconds) {
-      out.stores.push_back({objects_, "archived records", rate * record * (*wanted_seconds - log_seconds), 0});
+    out.stores.push_back({log_, "records", rate * record * in_log.seconds * copies, rate * copies, in_log.text});
+    if (outbox_) out.stores.push_back({database_, "rows", 0, rate, "until they are relayed"});
+    if (stored) {
+      // Without a retention payloads are deleted as they are consumed, and after 7 days at the latest.
+      Held in_store{7 * kDay, "until they are consumed, for which 7d are assumed, the longest"};
+      if (wanted_.retention) in_store = held(payload_lifetime());
+      out.stores.push_back({objects_, "payloads", rate * size * in_store.seconds, rate, in_store.text});
+    }
+    if (tiers_) {
+      const Held archived = held(*wanted_.retention);
+      out.stores.push_back({objects_, "archived records",
+                            rate * record * std::max(archived.seconds - in_log.seconds, 0.0), 0, archived.text});
     }
 
     std::vector<const Estimate::Store*> by_size;
@@ -559,14 +652,15 @@ class Planner {
     std::ranges::sort(by_size, std::greater<>(), [](const auto* store) { return store->bytes; });
     for (const auto* store : by_size) {
       if (store->bytes > 0) {
-        out.cost_drivers.push_back(format_bytes(store->bytes) + " of " + store->what + " in " + store->backend);
+        out.cost_drivers.push_back(format_bytes(store->bytes) + " of " + store->what + " in " + store->backend +
+                                   " (kept " + store->kept + ")");
       }
     }
     if (stored)
-      out.cost_drivers.push_back(grouped(rate) + " uploads a second to " + objects_ +
+      out.cost_drivers.push_back(counted(rate, "upload") + " a second to " + objects_ +
                                  ", and a download for each group");
     if (outbox_)
-      out.cost_drivers.push_back(grouped(rate) + " rows a second through " + database_ + ", written and removed");
+      out.cost_drivers.push_back(counted(rate, "row") + " a second through " + database_ + ", written and removed");
     if (replication_ > 1)
       out.cost_drivers.push_back(std::to_string(replication_) + " copies of each record between brokers");
   }
@@ -580,6 +674,7 @@ class Planner {
   Plan plan_;
   std::string api_ = "pubsub";
   std::string log_, objects_, database_;
+  std::string size_by_ = "message_size";  // the requirement that says how large payloads become
   const BackendType* log_type_ = nullptr;
   bool claim_check_ = false, outbox_ = false, tiers_ = false;
   std::chrono::nanoseconds relay_interval_{};
@@ -631,13 +726,14 @@ std::string format_text(const Plan& plan) {
   if (estimate.messages_per_second <= 0) {
     return out + "estimate: give `throughput`, and `typical_size`, to have one\n";
   }
-  out += "estimate at " + grouped(estimate.messages_per_second) + " messages a second";
+  out += "estimate at " + messages_a_second(estimate.messages_per_second);
   if (estimate.message_bytes > 0) {
     out += std::string(estimate.upper_bound ? ", if every one had the largest size, " : " of ") +
-           config::format_size(estimate.message_bytes) + (estimate.upper_bound ? " (give `typical_size`)" : "");
+           config::format_size(estimate.message_bytes) + (estimate.upper_bound ? " (give `typical_size`)" : "") + ", " +
+           format_bytes(estimate.messages_per_second * kDay * static_cast<double>(estimate.message_bytes)) + " a day\n";
+  } else {
+    out += ": how much that stores is not known without `typical_size`\n";
   }
-  out += ", " + format_bytes(estimate.messages_per_second * kDay * static_cast<double>(estimate.message_bytes)) +
-         " a day\n";
   for (const std::string& driver : estimate.cost_drivers) out += "  " + driver + "\n";
   return out;
 }

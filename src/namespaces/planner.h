@@ -33,8 +33,9 @@ struct Estimate {
   std::uint32_t partitions = 0;     // 0: the backend's default
   struct Store {
     std::string backend, what;
-    double bytes = 0;  // held at a time; 0: the size is not known
+    double bytes = 0;  // held at a time; 0: not known
     double writes_per_second = 0;
+    std::string kept;  // how long, and by whom; empty: not known
   };
   std::vector<Store> stores;
   std::vector<std::string> cost_drivers;  // the largest first

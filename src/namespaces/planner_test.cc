@@ -167,11 +167,54 @@ TEST(Planner, EstimatesWithReasonableNumbers) {
   ASSERT_FALSE(estimate.stores.empty());
   EXPECT_EQ(estimate.stores[0].backend, "kafka");
   EXPECT_DOUBLE_EQ(estimate.stores[0].bytes, 1000.0 * 200'000 * 7 * 86'400 * 3);
-  EXPECT_THAT(estimate.cost_drivers, Contains(HasSubstr("363 TB of records in kafka")));
+  EXPECT_THAT(estimate.cost_drivers, Contains(HasSubstr("363 TB of records in kafka (kept for 7d")));
   const auto large = plan("message_size: 5GB, throughput: 10/s, retention: 1 day");
   EXPECT_TRUE(large.plan->estimate.upper_bound);
   EXPECT_THAT(large.plan->estimate.cost_drivers, Contains(HasSubstr("30.2 PB of payloads in s3")));
   EXPECT_THAT(format_text(*plan("order: per_key").plan), HasSubstr("give `throughput`"));
+}
+
+// proves: G-05
+TEST(Planner, TheUsualSizeAloneAsksForAClaimCheckToo) {
+  const auto made = plan("typical_size: 5MB, throughput: 1/s");
+  EXPECT_EQ(decision(made, "claim-check")->requirement, "typical_size");
+  EXPECT_THAT(yaml(made), HasSubstr("type: claim-check"));
+  EXPECT_TRUE(plan("message_size: 1MB, typical_size: 5GB").diagnostics.has("CONTRADICTING_OPTIONS"));
+  EXPECT_TRUE(plan("message_size: 5MB, typical_size: 5MB").plan);
+}
+
+TEST(Planner, APayloadIsNoLargerThanTheStoreTakes) {
+  EXPECT_TRUE(plan("message_size: 5TiB").plan);
+  EXPECT_TRUE(plan("message_size: 6TiB").diagnostics.has("REQUIREMENTS_UNSATISFIABLE"));
+  EXPECT_TRUE(plan("message_size: 6TiB", "", "{files: filesystem}").plan);
+  EXPECT_TRUE(plan("message_size: 6TiB", "claim_check: {storage: files}", "{files: filesystem, s: s3}").plan);
+  EXPECT_TRUE(plan("message_size: 1PB", "", "{files: filesystem}").diagnostics.has("REQUIREMENTS_UNSATISFIABLE"));
+}
+
+TEST(Planner, NothingIsEstimatedOfAnUnknownSize) {
+  const std::string text = format_text(*plan("throughput: 1/s").plan);
+  EXPECT_THAT(text, HasSubstr("estimate at 1 message a second: how much that stores is not known without"));
+  EXPECT_THAT(text, Not(HasSubstr("0 B")));
+  const std::string known = format_text(*plan("throughput: 10k/s, typical_size: 1kB").plan);
+  EXPECT_THAT(known, HasSubstr("of 1kB, 864 GB a day"));
+  EXPECT_THAT(known, HasSubstr("kept for 7d, the log's own retention"));
+  EXPECT_THAT(format_text(*plan("throughput: 1/s, typical_size: 1kB, retention: infinite", "backend: nats").plan),
+              HasSubstr("31.5 GB of records in nats (kept for ever, of which this is a year)"));
+}
+
+TEST(Planner, EveryDerivedLineHasItsReason) {
+  const auto made = plan("message_size: 5GB, consistency: strong, retention: 3 days, latency: 30ms, throughput: 1k/s");
+  ASSERT_TRUE(made.plan);
+  for (const auto* path : {"client_api", "patterns[0]", "patterns[0].database", "patterns[0].table",
+                           "patterns[0].publisher", "patterns[1]", "patterns[1].threshold", "patterns[1].storage",
+                           "patterns[1].cleanup", "backend", "backend.partitions"}) {
+    const auto found = made.plan->comments.find(path);
+    ASSERT_NE(found, made.plan->comments.end()) << path;
+    EXPECT_FALSE(found->second.empty()) << path;
+  }
+  EXPECT_THAT(made.plan->comments.at("patterns[1].cleanup"),
+              HasSubstr("readable for 3d, and kafka keeps the records that refer to them for 7d"));
+  EXPECT_EQ(decision(made, "cleanup")->chosen, "after 7d");
 }
 
 TEST(Planner, BytesForPeople) {

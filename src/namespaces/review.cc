@@ -2,7 +2,10 @@
 
 #include <algorithm>
 #include <map>
+#include <iterator>
+#include <map>
 #include <string>
+#include <tuple>
 #include <utility>
 
 #include "namespaces/composition.h"
@@ -16,10 +19,17 @@ struct Held {
   int line = 0;
 };
 
-bool overlap(const Holding& a, const Holding& b) {
-  if (a.kind != b.kind || a.backend != b.backend || a.container != b.container) return false;
-  if (a.kind == Holding::Kind::table) return a.name == b.name;
-  return a.name.starts_with(b.name) || b.name.starts_with(a.name);
+// One of `held`, none of which overlaps another: the table of this name, or the prefix that contains this one's, or one
+// within it. nullptr: none.
+const Held* overlapping(const std::map<std::string, Held>& held, const Holding& holding) {
+  const auto behind = held.lower_bound(holding.name);
+  if (behind != held.end() && behind->first == holding.name) return &behind->second;
+  if (holding.kind == Holding::Kind::table) return nullptr;
+  if (behind != held.end() && behind->first.starts_with(holding.name)) return &behind->second;
+  // Of prefixes that do not overlap only the one just before can contain this one.
+  if (behind == held.begin()) return nullptr;
+  const auto before = std::prev(behind);
+  return holding.name.starts_with(before->first) ? &before->second : nullptr;
 }
 
 void refuse(const Held& first, const Held& second, config::Diagnostics& diagnostics) {
@@ -70,7 +80,8 @@ void warn_of_shared_topic(const NamespaceSpec& first, const NamespaceSpec& secon
 void review(const FileSpec& file, const std::vector<bool>& sound, const Components& components,
             config::Diagnostics& diagnostics) {
   const Catalogue catalogue(components);
-  std::vector<Held> held;
+  // By what can overlap: the kind, the backend, the bucket.
+  std::map<std::tuple<Holding::Kind, std::string, std::string>, std::map<std::string, Held>> held;
   std::map<std::pair<std::string, std::string>, const NamespaceSpec*> topics;
   for (std::size_t i = 0; i < file.namespaces.size(); ++i) {
     if (!sound[i]) continue;
@@ -93,10 +104,17 @@ void review(const FileSpec& file, const std::vector<bool>& sound, const Componen
       if (!type->holdings) continue;
       for (Holding& holding : type->holdings(pattern.options, ns.name)) {
         Held mine{std::move(holding), ns.name, ns.position.line};
-        const auto other =
-            std::ranges::find_if(held, [&](const Held& each) { return overlap(each.holding, mine.holding); });
-        if (other != held.end()) refuse(*other, mine, diagnostics);
-        held.push_back(std::move(mine));
+        auto& beside = held[{mine.holding.kind, mine.holding.backend, mine.holding.container}];
+        if (const Held* other = overlapping(beside, mine.holding)) {
+          refuse(*other, mine, diagnostics);
+          if (other->holding.name == mine.holding.name || !other->holding.name.starts_with(mine.holding.name)) continue;
+          // The wider one stands for those within it from here on.
+          for (auto within = beside.lower_bound(mine.holding.name);
+               within != beside.end() && within->first.starts_with(mine.holding.name);) {
+            within = beside.erase(within);
+          }
+        }
+        beside.emplace(mine.holding.name, std::move(mine));
       }
     }
   }

@@ -79,7 +79,9 @@ std::string survival_text(const Survival& survival) {
     }
     if (names.empty()) continue;
     if (!out.empty()) out += "; ";
-    out += level == Survives::yes ? "survives " : level == Survives::depends ? "as the backends are set up, " : "not ";
+    out += level == Survives::yes       ? "survives "
+           : level == Survives::depends ? "survives only if the backends are set up for it: "
+                                        : "does not survive ";
     out += joined(names, ", ");
   }
   return out;

@@ -37,7 +37,7 @@ template <class Level>
 struct Claim {
   Level level{};
   std::string text;              // the claim in words
-  std::vector<Because> because;  // from the backend outwards: each step that made or changed it
+  std::vector<Because> because;  // of the claim as it stands, from the backend outwards
 };
 
 struct Guarantees {
@@ -65,12 +65,13 @@ struct Shaping {
   void also_stored_in(const std::string& backend, std::string what, Guarantees& guarantees) const;
 };
 
-// Adds a step's reason to a claim and changes it.
+// The step makes another claim of it: its reason takes the place of those below, which were of the claim before. (A
+// step that leaves the claim as it is and has something to say of it adds to `because`.)
 template <class Level>
 void reshape(Claim<Level>& claim, const Shaping& by, Level level, std::string text, std::string why) {
   claim.level = level;
   claim.text = std::move(text);
-  claim.because.push_back({std::string(by.step), std::move(why)});
+  claim.because = {{std::string(by.step), std::move(why)}};
 }
 
 }  // namespace prism

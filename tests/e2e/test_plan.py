@@ -87,6 +87,56 @@ def test_plan_keeps_secrets_secret(program: Cli, tmp_path: pathlib.Path, monkeyp
         assert "${env:PRISM_TEST_SECRET}" in done.stdout, done
 
 
+def test_plan_prints_no_secret_that_the_file_holds_and_means_the_same(program: Cli, tmp_path: pathlib.Path) -> None:
+    file, derived = tmp_path / "prism.yaml", tmp_path / "derived.yaml"
+    file.write_text(
+        "backends:\n  postgres: {type: postgres, host: db, user: me, password: hunter2}\n"
+        "  s3: {access_key_id: me, secret_access_key: hunter3}\n"
+        "telemetry: {traces: {endpoint: 'http://otel:4317/?token=hunter4', headers: {x: hunter5}}}\n"
+        "namespaces:\n  - name: a\n    requirements: {consistency: strong}\n"
+    )
+    for form in ("yaml", "json"):
+        done = program("plan", file, "--format", form)
+        assert done.returncode == 0, done
+        assert "hunter" not in done.stdout + done.stderr
+    derived.write_text(program("plan", file).stdout)
+    variables = {
+        "PRISM_BACKENDS_POSTGRES_PASSWORD": "hunter2",
+        "PRISM_BACKENDS_S3_SECRET_ACCESS_KEY": "hunter3",
+        "PRISM_TELEMETRY_TRACES_ENDPOINT": "hunter4",
+        "PRISM_TELEMETRY_TRACES_HEADERS_X": "hunter5",
+    }
+    assert sorted(planned(program, file)["variables"]) == sorted(variables)
+    assert all(f"#   {name}\n" in derived.read_text() for name in variables)
+    assert "is not set" in program("validate", derived).stderr
+    program.environment.update(variables)
+    again = json.loads(program("validate", derived, "--format", "json").stdout)
+    assert again["valid"] and again["warnings"] == 0, again
+
+
+def test_a_wrong_file_without_requirements_is_not_said_to_stand_as_it_is(program: Cli, tmp_path: pathlib.Path) -> None:
+    file = tmp_path / "prism.yaml"
+    file.write_text("namespaces: [{name: a, patern: outbox, backend: kafka}]")
+    done = program("plan", file)
+    assert done.returncode == 1 and "did you mean 'pattern'?" in done.stderr
+    assert "requirements" not in done.stderr and done.stdout == ""
+    file.write_text("namespaces: [{name: a, backend: kafka}]")
+    done = program("plan", file)
+    assert done.returncode == 0 and "no namespace has requirements" in done.stderr
+
+
+def test_of_thousands_of_errors_a_hundred_are_printed(program: Cli, tmp_path: pathlib.Path) -> None:
+    file = tmp_path / "prism.yaml"
+    file.write_text("namespaces:\n  - name: a\n    backend: kafka\n    patterns:\n      - type: outbox\n" + "".join(f"        x{i}: 1\n" for i in range(5000)))
+    done = program("validate", file)
+    assert done.returncode == 1
+    assert done.stderr.count("[UNKNOWN_OPTION]") == 100
+    assert "4900 more errors are not shown [TOO_MANY_ERRORS]" in done.stderr and "prism.yaml: 5000 errors" in done.stderr
+    report = json.loads(program("validate", file, "--format", "json").stdout)
+    assert (report["errors"], report["warnings"], report["truncated"]) == (5000, 0, True)
+    assert len(report["diagnostics"]) == 101 and report["diagnostics"][-1]["reason"] == "TOO_MANY_ERRORS"
+
+
 def test_plan_exit_codes(program: Cli, tmp_path: pathlib.Path) -> None:
     assert program("plan", tmp_path / "missing.yaml").returncode == 2
     wrong = tmp_path / "wrong.yaml"

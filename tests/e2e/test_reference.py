@@ -75,7 +75,7 @@ def test_the_schema_is_one(schema: dict[str, Any]) -> None:
 
 # proves: F-02, F-03, F-04, F-05, F-12, F-13, F-16
 def test_every_right_file_fits_the_schema(cli: Cli, validator: jsonschema.Draft202012Validator) -> None:
-    assert RIGHT
+    assert len(RIGHT) >= 60 and RFC
     refused = {}
     for file in [*RIGHT, *RFC]:
         if file in RFC and cli("validate", file).returncode != 0:
@@ -86,6 +86,7 @@ def test_every_right_file_fits_the_schema(cli: Cli, validator: jsonschema.Draft2
 
 
 def test_the_schema_refuses_a_good_share_of_wrong_files(validator: jsonschema.Draft202012Validator) -> None:
+    assert len(WRONG) >= 150
     refused = total = 0
     for file in WRONG:
         try:
@@ -210,6 +211,24 @@ def test_every_listed_reason_is_explained(cli: Cli) -> None:
     for reason in (listed[0], listed[len(listed) // 2], listed[-1]):
         found = explain(cli, reason)[0]
         assert found["name"] == reason and found["description"] and found["what_to_do"]
+
+
+def test_reasons_are_found_as_the_rfcs_spell_them(cli: Cli) -> None:
+    for name, reason in (
+        ("IncompatiblePattern", "INCOMPATIBLE_PATTERN"),
+        ("IncompatiblePatternOrder", "INCOMPATIBLE_PATTERN_ORDER"),
+        ("BackendIncompatibleWithPatterns", "BACKEND_INCOMPATIBLE_WITH_PATTERNS"),
+        ("unknown-option", "UNKNOWN_OPTION"),
+        ("unknownoption", "UNKNOWN_OPTION"),
+    ):
+        assert explain(cli, name)[0]["name"] == reason
+
+
+def test_a_wrong_format_is_told_which_there_are(cli: Cli) -> None:
+    for command, known in (("explain", "json, text"), ("schema", "json, markdown")):
+        done = cli(command, "--format", "yml")
+        assert done.returncode == 2 and f"'yml' is not one of {known}" in done.stderr, done
+    assert cli("explain", "outbox", "--format", "JSON").stdout.startswith("{")
 
 
 def test_a_misspelt_name_gets_the_nearest(cli: Cli) -> None:

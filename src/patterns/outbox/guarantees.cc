@@ -15,8 +15,10 @@ void shape(const Shaping& by, Guarantees& guarantees) {
       {step, "a committed row is published whatever crashes, and perhaps twice: a repeat carries the same message id"});
   guarantees.order.because.push_back(
       {step, "rows of one ordering key are relayed one after the other, lowest id first; other keys side by side"});
-  reshape(guarantees.atomicity, by, Atomicity::call, "the accepted messages of one call are published all or none",
-          "they are the rows of one transaction");
+  reshape(guarantees.atomicity, by, Atomicity::call,
+          "the messages of one Publish or PublishBatch are published all or none, but for those that are refused by "
+          "themselves (too large, say)",
+          "they are the rows of one transaction; a stream is committed piece by piece");
   reshape(guarantees.freshness, by, Freshness::eventually,
           "a consumer sees a message shortly after it was acknowledged",
           "the relay is woken by the commit and looks every " + config::format_duration(options.interval) +
