@@ -20,18 +20,6 @@ namespace {
 
 using namespace prism;
 
-class NoMetrics final : public api::CallMetrics, public api::NamespaceCalls {
- public:
-  void started(const api::Method& /*method*/) noexcept override {}
-  void ended(const api::Method& /*method*/) noexcept override {}
-  api::NamespaceCalls& of(std::string_view /*namespace_name*/) noexcept override { return *this; }
-  void finished(const api::Method& /*method*/, grpc::StatusCode /*code*/, std::string_view /*reason*/,
-                Clock::duration /*took*/) noexcept override {}
-  void refused(const api::Method& /*method*/, std::string_view /*reason*/) noexcept override {}
-  void published(const api::Method& /*method*/, std::size_t /*messages*/, std::size_t /*bytes*/) noexcept override {}
-  void delivered(const api::Method& /*method*/, std::size_t /*messages*/, std::size_t /*bytes*/) noexcept override {}
-};
-
 Batch<Result<Appended>> positions(std::size_t n, const Id128& source, std::uint64_t first) {
   Batch<Result<Appended>> out;
   out.reserve(n);
@@ -214,7 +202,7 @@ int main(int argc, char** argv) {
                                             : log,
                         log);
   api::Sessions sessions;
-  NoMetrics metrics;
+  api::NoCallMetrics metrics;
   auto server = api::Server::start({.address = argv[1]}, router, sessions, metrics, runtime);
   if (!server) {
     std::cerr << server.error().describe() << "\n";

@@ -42,6 +42,19 @@ class CallMetrics {
   virtual NamespaceCalls& of(std::string_view namespace_name) noexcept = 0;
 };
 
+// Measures nothing.
+class NoCallMetrics final : public CallMetrics, public NamespaceCalls {
+ public:
+  void started(const Method& /*method*/) noexcept override {}
+  void ended(const Method& /*method*/) noexcept override {}
+  NamespaceCalls& of(std::string_view /*namespace_name*/) noexcept override { return *this; }
+  void finished(const Method& /*method*/, grpc::StatusCode /*code*/, std::string_view /*reason*/,
+                Clock::duration /*took*/) noexcept override {}
+  void published(const Method& /*method*/, std::size_t /*messages*/, std::size_t /*bytes*/) noexcept override {}
+  void delivered(const Method& /*method*/, std::size_t /*messages*/, std::size_t /*bytes*/) noexcept override {}
+  void refused(const Method& /*method*/, std::string_view /*reason*/) noexcept override {}
+};
+
 class MeasuredCall {
  public:
   MeasuredCall(CallMetrics& metrics, const Method& method) noexcept : metrics_(metrics), method_(method) {
@@ -56,8 +69,8 @@ class MeasuredCall {
   const Method& method() const noexcept { return method_; }
   Clock::duration so_far() const noexcept { return Clock::now() - begun_; }
   void finish(grpc::StatusCode code, std::string_view reason) noexcept {
-    metrics_.ended(method_);
     calls().finished(method_, code, reason, Clock::now() - begun_);
+    metrics_.ended(method_);  // what is not under way any more has been counted
   }
   void published(std::size_t messages, std::size_t bytes) noexcept { calls().published(method_, messages, bytes); }
   void delivered(std::size_t messages, std::size_t bytes) noexcept { calls().delivered(method_, messages, bytes); }

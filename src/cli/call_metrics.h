@@ -15,19 +15,6 @@
 
 namespace prism::cli {
 
-// Measures nothing.
-class NoCallMetrics final : public api::CallMetrics, public api::NamespaceCalls {
- public:
-  void started(const api::Method& /*method*/) noexcept override {}
-  void ended(const api::Method& /*method*/) noexcept override {}
-  api::NamespaceCalls& of(std::string_view /*namespace_name*/) noexcept override { return *this; }
-  void finished(const api::Method& /*method*/, grpc::StatusCode /*code*/, std::string_view /*reason*/,
-                Clock::duration /*took*/) noexcept override {}
-  void published(const api::Method& /*method*/, std::size_t /*messages*/, std::size_t /*bytes*/) noexcept override {}
-  void delivered(const api::Method& /*method*/, std::size_t /*messages*/, std::size_t /*bytes*/) noexcept override {}
-  void refused(const api::Method& /*method*/, std::string_view /*reason*/) noexcept override {}
-};
-
 // Label sets are bounded: methods, codes and reasons are the program's, namespaces the configuration's.
 class PrometheusCallMetrics final : public api::CallMetrics {
  public:

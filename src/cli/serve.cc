@@ -341,7 +341,7 @@ Exit serve(const Options& options) {
       });
   const auto call_metrics = telemetry.metrics
                                 ? std::unique_ptr<api::CallMetrics>(std::make_unique<PrometheusCallMetrics>(metrics))
-                                : std::make_unique<NoCallMetrics>();
+                                : std::make_unique<api::NoCallMetrics>();
   auto server = api::Server::start({.address = grpc_address->text()}, router, sessions, *call_metrics, runtime);
   if (!server) {
     close_registry();
