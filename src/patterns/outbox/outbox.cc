@@ -75,6 +75,8 @@ class OutboxPublisher final : public Publisher {
     if (rows.empty()) co_return results;
     const auto asked = Clock::now();
     auto committed = co_await database_->atomically(context, std::move(rows));
+    // The statement is Prism's: what the database has against it is not the client's to mend.
+    if (!committed && committed.error().reason == "SQL_ERROR") committed.error().code = Code::internal;
     if (context.trace().recorded) trace_steps(context, asked, committed, index.size());
     if (committed) counted_->inserted->add(index.size());
     for (const std::size_t i : index) {

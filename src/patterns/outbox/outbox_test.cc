@@ -180,6 +180,13 @@ TEST_F(OutboxTest, ARoundIsBounded) {
 }
 
 // proves: O-20
+TEST_F(OutboxTest, ATableThatIsGoneIsNoMistakeOfTheClient) {
+  const auto results = publish(1, "k");
+  ASSERT_FALSE(results[0]);
+  EXPECT_EQ(results[0].error().code, Code::internal) << results[0].error().describe();
+  EXPECT_EQ(results[0].error().reason, "SQL_ERROR");
+}
+
 TEST_F(OutboxTest, ALogThatIsDownFailsNoPublish) {
   make_table();
   log->down = true;
