@@ -40,13 +40,13 @@ class KeyValueSuite : public ::testing::TestWithParam<KeyValueParam> {
 
   static Context soon() { return Context().with_timeout(std::chrono::seconds(60)); }
 
-  static Result<std::optional<Entry>> get(KeyValueStore& s, std::string key, Position min = {}) {
-    auto out = run_blocking(s.get(soon(), Batch<std::string>(1, std::move(key)), std::move(min)));
+  static Result<std::optional<Entry>> get(KeyValueStore& s, const std::string& key, Position min = {}) {
+    auto out = run_blocking(s.get(soon(), Batch<std::string>(1, key), std::move(min)));
     EXPECT_EQ(out.size(), 1U);
     return std::move(out.at(0));
   }
-  static Result<Written> apply(KeyValueStore& s, Mutation m) {
-    auto out = run_blocking(s.apply(soon(), Batch<Mutation>(1, std::move(m))));
+  static Result<Written> apply(KeyValueStore& s, const Mutation& m) {
+    auto out = run_blocking(s.apply(soon(), Batch<Mutation>(1, m)));
     EXPECT_EQ(out.size(), 1U);
     return std::move(out.at(0));
   }
