@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+import contextlib
 import copy
 import json
 import os
 import pathlib
+import pty
 import re
 import signal
+import sqlite3
 import subprocess
+import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
@@ -66,6 +70,53 @@ def test_lines_of_requests_have_known_keys_and_the_callers_trace(tmp_path: pathl
     assert answered["trace_id"] == TRACE and answered["namespace"] == "plain" and answered["level"] == "debug"
     [failed] = [line for line in lines if line["message"] == "request failed"]
     assert failed["trace_id"] == TRACE and failed["reason"] == "NAMESPACE_NOT_FOUND" and failed["code"] == 5
+    assert failed["level"] == "debug", "the client must mend it"
+
+
+# proves: M-27
+def test_failures_of_the_server_are_told_without_being_asked_for(tmp_path: pathlib.Path) -> None:
+    with serving(tmp_path, None) as running:
+        with contextlib.closing(sqlite3.connect(tmp_path / "data" / "postgres.db", timeout=60)) as database:
+            database.execute("DROP TABLE orders_outbox")
+        for topic, code in (("orders", grpc.StatusCode.INTERNAL), ("nowhere", grpc.StatusCode.NOT_FOUND)):
+            with pytest.raises(grpc.RpcError) as refused:
+                publish(running.address, topic)
+            assert refused.value.code() is code
+    # Not a terminal: JSON, without being told.
+    [failed] = [line for line in map(json.loads, running.lines) if line["message"] == "request failed"]
+    assert failed["level"] == "error" and failed["namespace"] == "orders" and failed["reason"] == "SQL_ERROR" and failed["error"]
+
+
+# proves: M-27
+def test_on_a_terminal_lines_are_for_people(tmp_path: pathlib.Path) -> None:
+    file, ready = tmp_path / "prism.yaml", tmp_path / "ready.json"
+    file.write_text(json.dumps(CONFIG))
+    ours, its = pty.openpty()
+    shown: list[bytes] = []
+
+    def read() -> None:
+        with contextlib.suppress(OSError):  # the other side is closed
+            while part := os.read(ours, 4096):
+                shown.append(part)
+
+    command = [find_binary(), "dev", str(file), "--port", "0", "--admin-port", "0", "--data", str(tmp_path / "data"), "--ready-file", str(ready), "--log-level", "debug"]
+    with subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=its) as process:
+        os.close(its)
+        reading = threading.Thread(target=read)
+        reading.start()
+        try:
+            publish(addresses(ready, process)["grpc"], "plain")
+        finally:
+            process.send_signal(signal.SIGTERM)
+            process.wait(60)
+            reading.join(60)
+            os.close(ours)
+    text = b"".join(shown).decode()
+    [line] = [line for line in text.splitlines() if "request answered" in line and "Publish" in line]
+    plain = re.sub(r"\x1b\[\d+m", "", line)
+    assert plain != line, "in colours"
+    assert re.match(r"\d\d:\d\d:\d\d\.\d{3} debug request answered  service=\S+  method=Publish ", plain), plain
+    assert f"trace_id={TRACE}" in plain
 
 
 # proves: M-27
