@@ -136,12 +136,13 @@ TEST(Summary, NamesChainJobsAndBackends) {
                                 "media/outbox/cleanup"));
   std::map<std::string, std::string> bindings;
   for (const auto& backend : summary.backends) bindings[backend.name] = to_string(backend.binding);
-  EXPECT_EQ(bindings, (std::map<std::string, std::string>{
-                          {"kafka", "no-connector"}, {"main", "configured"}, {"s3", "no-connector"}}));
+  EXPECT_EQ(bindings.at("main"), "configured");
+  for (const auto* name : {"kafka", "s3"}) {
+    EXPECT_EQ(bindings.at(name), components().backend(name)->connect ? "not-configured" : "no-connector") << name;
+  }
   const std::string text = format_text(summary);
   EXPECT_THAT(text, HasSubstr("claim-check -> outbox -> kafka"));
-  EXPECT_THAT(text, HasSubstr("durability     survives a killed process; survives only if the backends are set up for "
-                              "it: "));
+  EXPECT_THAT(text, HasSubstr("survives a killed process; survives only if the backends are set up for it: "));
   EXPECT_THAT(text, HasSubstr("; does not survive"));
   std::size_t longest = 0;
   for (std::size_t at = 0; at < text.size();) {

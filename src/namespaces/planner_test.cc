@@ -197,7 +197,7 @@ TEST(Planner, NothingIsEstimatedOfAnUnknownSize) {
   EXPECT_THAT(text, Not(HasSubstr("0 B")));
   const std::string known = format_text(*plan("throughput: 10k/s, typical_size: 1kB").plan);
   EXPECT_THAT(known, HasSubstr("of 1kB, 864 GB a day"));
-  EXPECT_THAT(known, HasSubstr("kept for 7d, the log's own retention"));
+  EXPECT_THAT(known, HasSubstr("of records in kafka (kept for 7d)"));
   EXPECT_THAT(format_text(*plan("throughput: 1/s, typical_size: 1kB, retention: infinite", "backend: nats").plan),
               HasSubstr("31.5 GB of records in nats (kept for ever, of which this is a year)"));
 }

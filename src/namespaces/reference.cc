@@ -43,6 +43,15 @@ std::vector<std::string> split(std::string_view path) {
   }
 }
 
+// "key_value" of "backends.s3.key_value.prefix".
+std::string_view parent_key(std::string_view name) {
+  const std::size_t end = name.rfind('.');
+  if (end == std::string_view::npos) return {};
+  const std::size_t begin = name.rfind('.', end - 1);
+  return name.substr(begin == std::string_view::npos ? 0 : begin + 1,
+                     end - (begin == std::string_view::npos ? 0 : begin + 1));
+}
+
 // The keys of a namespace's `backend:` that say which one it is.
 bool names_a_backend(std::string_view key) { return key == "type" || key == "name" || key == "queue"; }
 
@@ -153,18 +162,28 @@ Reference::Reference(const Components& components) : components_(components), sc
 }
 
 void Reference::walk(const SchemaInfo& info, const OptionReference& parent) {
-  for (const FieldInfo& field : info.fields) add_field(field, parent);
+  const bool within = std::ranges::count(parent.name, '.') >= (parent.pattern.empty() ? 2 : 1);
+  for (const FieldInfo& field : info.fields) {
+    std::vector<std::string> beside;
+    for (const FieldInfo& other : info.fields) {
+      if (within && other.required && other.name != field.name) {
+        beside.push_back(other.name + ": " + sample_value(other));
+      }
+    }
+    add_field(field, parent, std::move(beside));
+  }
   for (const config::Spelling& spelling : info.spellings) {
     add_places((parent.name.empty() ? "" : parent.name + ".") + spelling.target, parent.places, spelling.key, "");
   }
 }
 
-void Reference::add_field(const FieldInfo& field, const OptionReference& parent) {
+void Reference::add_field(const FieldInfo& field, const OptionReference& parent, std::vector<std::string> beside) {
   OptionReference option{.name = (parent.name.empty() ? "" : parent.name + ".") + field.name,
                          .owner = parent.owner,
                          .field = field,
                          .places = {},
-                         .pattern = parent.pattern};
+                         .pattern = parent.pattern,
+                         .beside = std::move(beside)};
   const auto add = [&](const std::string& key) {
     for (const OptionPlace& base : parent.places) {
       if (base.note.empty()) option.places.push_back({(base.path.empty() ? "" : base.path + ".") + key, ""});
@@ -288,6 +307,10 @@ std::string Reference::example(const OptionReference& option, const OptionPlace&
     out += indent + (key == "<name>" ? "main" : key) + ":";
     if (!entry) {
       out += last ? " " + value + "\n" : "\n";
+      // Not where a spelling puts it elsewhere.
+      if (last && i > 0 && steps[i - 1] == parent_key(option.name)) {
+        for (const std::string& other : option.beside) out += indent + other + "\n";
+      }
       indent += "  ";
       if (const std::string first = leading(key); !first.empty() && !last) out += indent + first + "\n";
       continue;

@@ -26,6 +26,8 @@ struct OptionReference {
   config::FieldInfo field;
   std::vector<OptionPlace> places;  // where it may stand, all meaning the same; the first is the one to prefer
   std::string pattern;              // of an option of a pattern: the pattern's name
+  // What an object further in must have beside it, as "bucket: media".
+  std::vector<std::string> beside = {};
 };
 
 struct PatternReference {
@@ -64,7 +66,7 @@ class Reference {
 
  private:
   void walk(const config::SchemaInfo& info, const OptionReference& parent);
-  void add_field(const config::FieldInfo& field, const OptionReference& parent);
+  void add_field(const config::FieldInfo& field, const OptionReference& parent, std::vector<std::string> beside);
   void add_places(const std::string& name, const std::vector<OptionPlace>& bases, const std::string& key,
                   const std::string& note);
 
