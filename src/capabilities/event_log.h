@@ -37,7 +37,8 @@ struct Appended {
 
 struct TopicSpec {
   std::string name;
-  std::uint32_t partitions = 0;  // 0: the backend's default. An existing topic keeps what it has.
+  std::uint32_t partitions = 0;   // 0: the backend's default. An existing topic keeps what it has.
+  std::uint32_t replication = 0;  // copies, where the log keeps several; 0: the backend's default. Likewise.
 };
 
 struct TopicInfo {

@@ -116,9 +116,7 @@ std::vector<BackendType> backend_types() {
       twin("sqlite", {}, "logs, keys, tables and leases in one file; the embedded twin of the engines below", kAll,
            LogLimits{.max_record_bytes = EventLogOptions().max_record_bytes, .retention = {}, .setting = {}}));
   types.back().connect = connect;
-  types.push_back(twin(
-      "kafka", {"redpanda"}, "Apache Kafka", {.event_log = true},
-      LogLimits{.max_record_bytes = 1'048'588, .retention = std::chrono::hours(168), .setting = "message.max.bytes"}));
+  types.push_back(twin("kafka", {}, {}, {.event_log = true}, {}));
   types.push_back(twin("nats", {"nats-jetstream"}, "NATS JetStream", {.event_log = true, .lease = true},
                        LogLimits{.max_record_bytes = 1U << 20, .retention = {}, .setting = "max_payload"}));
   types.push_back(twin("postgres", {}, {}, {.key_value = true, .sql = true, .lease = true}, {}));

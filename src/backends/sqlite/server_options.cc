@@ -41,26 +41,6 @@ void check_login(const T& options, const Node& map, Diagnostics& diagnostics) {
   diagnostics.error(*map.find("password"), "MISSING_OPTION", "'password' is of no use without 'user'", "give both");
 }
 
-struct Kafka {
-  std::vector<std::string> brokers;
-  std::optional<std::string> login_user;
-  std::optional<Secret> login_password;
-  std::optional<Tls> tls;
-};
-
-const Schema<Kafka>& kafka_schema() {
-  static const auto schema =
-      Schema<Kafka>("kafka", "Connection to Apache Kafka.")
-          .field(&Kafka::brokers, "brokers", ListOf<Address>{.element = {.need_host = true}, .min = 1, .max = 100},
-                 "Addresses of brokers to begin with.")
-          .example("[kafka-1:9092, kafka-2:9092]")
-          .field(&Kafka::login_user, "user", Text{}, "Name to log in with (SASL).")
-          .field(&Kafka::login_password, "password", SecretText{}, "Its password.")
-          .field(&Kafka::tls, "tls", Nested{tls_schema()}.shorthand("enabled"), "Encryption of the connection.")
-          .check({"user", "password"}, check_login<Kafka>);
-  return schema;
-}
-
 struct Nats {
   std::vector<std::string> servers;
   std::optional<std::string> login_user;
@@ -118,7 +98,6 @@ ServerOptions of(const Schema<T>& schema) {
 }  // namespace
 
 ServerOptions server_options(std::string_view type) {
-  if (type == "kafka") return of(kafka_schema());
   if (type == "nats") return of(nats_schema());
   if (type == "redis") return of(redis_schema());
   return {};

@@ -17,7 +17,7 @@ struct ServerOptions {
   std::shared_ptr<const config::SchemaInfo> info;
 };
 
-// "kafka", "nats" or "redis"; none of others.
+// "nats" or "redis"; none of others.
 ServerOptions server_options(std::string_view type);
 
 }  // namespace prism::sqlite

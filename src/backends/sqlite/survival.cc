@@ -7,27 +7,6 @@ namespace {
 
 constexpr std::uint32_t kQuorum = 3;  // copies from which one can be missing
 
-// acks=all: every in-sync replica has the record in its memory. Kafka writes to disk later, in its own time.
-Survival kafka(const Deployment& deployment) {
-  Survival out{.process_kill = Survives::yes,
-               .power_loss = Survives::depends,
-               .disk_loss = Survives::depends,
-               .site_power_loss = Survives::no,
-               .why = {}};
-  const std::string acks = "acks=all is no fsync: a record is acknowledged when all in-sync replicas have it in memory";
-  if (!deployment.replication) {
-    out.why = acks + "; what is lost with one broker depends on the topic's replication, which the file does not give";
-  } else if (*deployment.replication == 1) {
-    out.power_loss = Survives::no;
-    out.disk_loss = Survives::no;
-    out.why = acks + ", and with replication 1 there is one";
-  } else {
-    out.why = acks + "; with replication " + std::to_string(*deployment.replication) +
-              " another broker has it too, as long as the topic's min.insync.replicas is 2 or more";
-  }
-  return out;
-}
-
 Survival nats(const Deployment& deployment) {
   Survival out{.process_kill = Survives::yes,
                .power_loss = Survives::depends,
@@ -53,7 +32,6 @@ Survival nats(const Deployment& deployment) {
 }  // namespace
 
 Survival survival(std::string_view engine, const Deployment& deployment) {
-  if (engine == "kafka") return kafka(deployment);
   if (engine == "nats") return nats(deployment);
   if (engine == "redis") {
     return {.process_kill = Survives::depends,

@@ -7,7 +7,7 @@
 
 namespace prism::sqlite {
 
-// `engine`: the canonical name of a backend type of this folder ("kafka").
+// `engine`: the canonical name of a backend type of this folder ("nats").
 Survival survival(std::string_view engine, const Deployment& deployment);
 
 }  // namespace prism::sqlite
