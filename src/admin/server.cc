@@ -174,6 +174,53 @@ Task<Result<json>> topics(Context context, std::shared_ptr<Namespace> ns) {
   co_return json{{"namespace", ns->name()}, {"topics", topics_json(states)}};
 }
 
+json seconds(WallTime time) { return static_cast<double>(time.time_since_epoch().count()) / 1e6; }
+
+json health_json(const NamespaceHealth& ns) {
+  json out = {{"name", ns.name}, {"state", to_string(ns.state)}};
+  if (ns.state == NamespaceState::ready) return out;
+  out["since"] = seconds(ns.since);
+  if (!ns.backend.empty()) out["backend"] = ns.backend;
+  if (ns.error) {
+    out["reason"] = ns.error->reason;
+    out["message"] = ns.error->message;
+    if (!ns.error->hint.empty()) out["hint"] = ns.error->hint;
+  }
+  return out;
+}
+
+// Of all namespaces that are not as they should be.
+json affected_json(const std::vector<NamespaceHealth>& namespaces) {
+  json out = json::array();
+  for (const auto& ns : namespaces) {
+    if (ns.state != NamespaceState::ready) out.push_back(health_json(ns));
+  }
+  return out;
+}
+
+json backends_json(const Registry& registry) {
+  json list = json::array();
+  for (const auto& backend : registry.backend_states()) {
+    json one = {{"name", backend.name},
+                {"type", backend.type},
+                {"description", backend.description},
+                {"up", backend.up},
+                {"since", seconds(backend.since)},
+                {"namespaces", backend.namespaces}};
+    if (backend.asked != WallTime()) {
+      one["asked"] = seconds(backend.asked);
+      one["took_ms"] = std::chrono::duration<double, std::milli>(backend.took).count();
+    }
+    if (backend.error) one["error"] = error_json(*backend.error);
+    if (const auto& use = backend.connections) {
+      one["connections"] = {
+          {"idle", use->idle}, {"in_use", use->in_use}, {"connecting", use->connecting}, {"waiting", use->waiting}};
+    }
+    list.push_back(std::move(one));
+  }
+  return {{"backends", std::move(list)}};
+}
+
 json namespaces_json(const Registry& registry) {
   json list = json::array();
   for (const auto& ns : registry.all()) {
@@ -186,7 +233,9 @@ json namespaces_json(const Registry& registry) {
                     {"consumer_groups", ns->spec().consumer_groups},
                     {"notices", std::move(notices)}});
   }
-  return {{"namespaces", std::move(list)}, {"backends", registry.bindings()}};
+  return {{"namespaces", std::move(list)},
+          {"affected", affected_json(registry.health())},
+          {"backends", registry.bindings()}};
 }
 
 json jobs_json(Registry& registry) {
@@ -266,12 +315,26 @@ void Server::Impl::routes() {
            [](const httplib::Request&, httplib::Response& response) { answer(response, json{{"alive", true}}); });
   http.Get("/readyz", [this](const httplib::Request&, httplib::Response& response) {
     const std::shared_lock lock(mutex);
+    const auto health = registry != nullptr ? registry->health() : std::vector<NamespaceHealth>();
     json names = json::array();
-    if (registry != nullptr) {
-      for (const auto& ns : registry->all()) names.push_back(ns->name());
+    bool any = health.empty();
+    for (const auto& ns : health) {
+      if (ns.state == NamespaceState::waiting) continue;
+      names.push_back(ns.name);
+      any = true;
     }
-    answer(response, {{"ready", is_ready}, {"reason", reason}, {"namespaces", std::move(names)}}, is_ready ? 200 : 503);
+    const bool ready = is_ready && any;
+    answer(response,
+           {{"ready", ready},
+            {"reason", is_ready && !any ? "every namespace waits for its backend" : reason},
+            {"namespaces", std::move(names)},
+            {"affected", affected_json(health)}},
+           ready ? 200 : 503);
   });
+  http.Get("/debug/backends",
+           with_registry([](Registry& present, const httplib::Request&, httplib::Response& response) {
+             answer(response, backends_json(present));
+           }));
   http.Get("/namespaces", with_registry([](Registry& present, const httplib::Request&, httplib::Response& response) {
              answer(response, namespaces_json(present));
            }));

@@ -4,7 +4,8 @@
 //
 //   GET  /metrics              Prometheus text format 0.0.4
 //   GET  /healthz              200 as long as the process answers
-//   GET  /readyz               200 while requests are served, else 503; {"ready", "reason", "namespaces"}
+//   GET  /readyz               200 while requests are served, else 503; {"ready", "reason", "namespaces" that are open,
+//                              "affected": those that wait for a backend or have one that does not answer}
 //   GET  /namespaces           name, client API, chain, consumer groups and notices of each; which backend is served by
 //                              what
 //   GET  /jobs                 state of each job's shards
@@ -13,6 +14,7 @@
 //   GET  /debug/objects?backend=B[&bucket=C]   {"count", "bytes", "settled"}: the objects that claim checks hold there,
 //   and
 //                              whether clean-up has caught up with all that was acknowledged
+//   GET  /debug/backends                       which answer, since when, their connections, who uses them
 //   GET  /debug/inspect?namespace=N            what each pattern holds now
 //   GET  /debug/topics?namespace=N             partitions, groups and the last record of each topic
 //   GET, POST /v1/config                       see config_routes.h

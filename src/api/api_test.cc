@@ -911,6 +911,33 @@ TEST_F(ApiTest, APayloadThatCannotBeReadIsAnErrorInTheEvent) {
   }
 }
 
+// The simple form acknowledges for its client: never what a store only refuses for now.
+TEST_F(ApiTest, APayloadThatAStoreDoesNotGiveNowComesAgain) {
+  ASSERT_TRUE(publish(message("x")).ok());
+  std::atomic<int> tries{0};
+  log.payload = [&](const testing::Stored& stored) {
+    if (tries++ > 0) return Payload(stored.body);
+    return Payload(
+        std::make_unique<Pattern>(
+            0, Error{Code::failed_precondition, "BACKEND_AUTHENTICATION_FAILED", "refused", "", Retry::never, {}, {}}),
+        std::nullopt);
+  };
+  grpc::ClientContext context;
+  context.AddMetadata("prism-namespace", "orders");
+  SubscribeRequest request;
+  request.set_topic("orders");
+  request.set_group("later");
+  auto stream = pubsub->Subscribe(&context, request);
+  Event event;
+  ASSERT_TRUE(stream->Read(&event));
+  EXPECT_EQ(event.error().reason(), "BACKEND_AUTHENTICATION_FAILED");
+  ASSERT_TRUE(stream->Read(&event));
+  EXPECT_EQ(event.payload(), "x");
+  EXPECT_EQ(event.attempt(), 2U);
+  context.TryCancel();
+  (void)stream->Finish();
+}
+
 TEST_F(ApiTest, ASubscriberThatDoesNotReadStopsTheServersReading) {
   for (int i = 0; i < 300; ++i) ASSERT_TRUE(publish(message(std::string(1 << 20, 'x'))).ok());
   Subscriber s(*pubsub);

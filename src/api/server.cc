@@ -13,6 +13,7 @@
 #include <cerrno>
 #include <cstring>
 #include <mutex>
+#include <set>
 
 #include "api/errors.h"
 #include "api/methods.h"
@@ -88,9 +89,17 @@ struct Server::Impl {
   std::unique_ptr<grpc::Server> server;
   int port = 0;
   std::once_flag once;
+  std::mutex health_mutex;
+  bool health_ended = false;               // guarded by health_mutex
+  std::set<std::string> namespaces_shown;  // the same
 
-  void set_health(bool serving_now) const {
+  void set_health(bool serving_now) {
+    const std::lock_guard lock(health_mutex);
     auto* const health = server->GetHealthCheckService();
+    health_ended = !serving_now;
+    if (!serving_now) {
+      for (const auto& name : namespaces_shown) health->SetServingStatus(name, false);
+    }
     health->SetServingStatus(serving_now);  // "": the server as a whole
     for (const auto& name : {kPubSubService, kQueueService, kSessionService})
       health->SetServingStatus(std::string(name), serving_now);
@@ -143,6 +152,14 @@ Result<std::unique_ptr<Server>> Server::start(ServerOptions options, const Route
   }
   impl->set_health(true);
   return std::unique_ptr<Server>(new Server(std::move(impl)));
+}
+
+void Server::set_health(const std::string& namespace_name, bool serving) {
+  const std::lock_guard lock(impl_->health_mutex);
+  if (impl_->health_ended) return;
+  const std::string name = "namespace/" + namespace_name;
+  impl_->namespaces_shown.insert(name);
+  impl_->server->GetHealthCheckService()->SetServingStatus(name, serving);
 }
 
 Server::Server(std::unique_ptr<Impl> impl) : impl_(std::move(impl)) {}

@@ -37,6 +37,8 @@ class Server {
   // still under way after `grace` is cancelled; every request has ended when it returns. Calling it again does nothing.
   void shutdown(Clock::duration grace);
   std::size_t calls_running() const noexcept;
+  // What the health service says of "namespace/NAME". One that is not known any more is not serving. Any thread.
+  void set_health(const std::string& namespace_name, bool serving);
 
  private:
   struct Impl;

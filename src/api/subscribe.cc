@@ -213,7 +213,9 @@ class SimpleSubscriber {
 
   static void note(const Error& error, Event& event, Settle& settle) {
     set_error(&event, error);
-    if (error.retry == Retry::safe) {
+    // Acknowledged is only what nothing brings back. A store that is away, or lets nobody in until an operator has done
+    // something, still has the payload.
+    if (error.code != Code::data_loss && error.reason != "PAYLOAD_EXPIRED") {
       settle.what = Settle::Do::nack;
       settle.delay = std::chrono::seconds(1);
       settle.reason = error.reason;

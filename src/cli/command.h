@@ -27,6 +27,7 @@ using Run = std::function<Exit()>;
 void add_serve(CLI::App& root, Run& chosen);
 void add_dev(CLI::App& root, Run& chosen);
 void add_validate(CLI::App& root, Run& chosen);
+void add_check(CLI::App& root, Run& chosen);
 void add_plan(CLI::App& root, Run& chosen);
 void add_explain(CLI::App& root, Run& chosen);
 void add_schema(CLI::App& root, Run& chosen);

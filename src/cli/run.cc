@@ -34,6 +34,7 @@ int run(int argc, char** argv) {
   add_dev(app, chosen);
   add_serve(app, chosen);
   add_validate(app, chosen);
+  add_check(app, chosen);
   add_plan(app, chosen);
   add_explain(app, chosen);
   add_schema(app, chosen);

@@ -2,11 +2,13 @@
 #include <fmt/format.h>
 #include <unistd.h>
 
+#include <algorithm>
 #include <charconv>
 #include <cstring>
 #include <filesystem>
 #include <fstream>
 #include <nlohmann/json.hpp>
+#include <set>
 #include <thread>
 
 #include "admin/server.h"
@@ -124,6 +126,10 @@ void print_account(const Options& options, const Registry& registry, const Addre
     for (const auto& step : ns->chain()) chain += (chain.empty() ? "" : " -> ") + step;
     for (const auto& group : ns->spec().consumer_groups) groups += (groups.empty() ? "  groups: " : ", ") + group;
     text += fmt::format("  {:<16} {:<8} publish -> {}{}\n", ns->name(), to_string(ns->api()), chain, groups);
+  }
+  for (const auto& ns : registry.health()) {
+    if (ns.state == NamespaceState::waiting)
+      text += fmt::format("  {:<16} waits, and opens by itself: {}\n", ns.name, ns.error->message);
   }
   text +=
       fmt::format("\nServing   gRPC {}   admin http://{}   ready in {}\n", grpc.text(), admin.text(), human_time(took));
@@ -348,6 +354,16 @@ Exit serve(const Options& options) {
     return refuse(std::move(server).error());
   }
   grpc_address->port = (*server)->port();
+  (*registry)->on_health([&server = **server, shown = std::set<std::string>()](const auto& namespaces) mutable {
+    for (const auto& name : std::exchange(shown, {})) {
+      if (std::ranges::find(namespaces, name, &NamespaceHealth::name) == namespaces.end())
+        server.set_health(name, false);
+    }
+    for (const auto& ns : namespaces) {
+      server.set_health(ns.name, ns.state != NamespaceState::waiting);
+      shown.insert(ns.name);
+    }
+  });
   (*admin)->ready(**registry);
   LiveFile live(options.file, std::move(read), last_served, components(), **registry, metrics);
   (*admin)->serve_config(live, std::move(*token));

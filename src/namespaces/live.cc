@@ -280,7 +280,7 @@ Reload LiveFile::change(Read read, Reload reload, std::set<std::string> abandon,
         registry_.in_the_way(Context::background(stop_.get_token()).with_timeout(kLookPatience), read.parsed.file));
     if (!in_the_way) {
       const std::string& reason = in_the_way.error().reason;
-      const bool refused = reason == "TOPIC_PARTITIONS_FIXED";
+      const bool refused = reason == "TOPIC_PARTITIONS_FIXED" || reason == "NAMESPACE_NOT_READY";
       return failed(std::move(reload), refused ? ReloadResult::refused : ReloadResult::failed,
                     std::move(in_the_way).error());
     }
@@ -307,7 +307,7 @@ Reload LiveFile::change(Read read, Reload reload, std::set<std::string> abandon,
                                        std::move(read.parsed.file), {.abandon = std::move(abandon), .commit = commit}));
     if (!replaced) {
       const std::string& reason = replaced.error().reason;
-      const bool refused = reason == "NAMESPACE_HAS_WORK" ||
+      const bool refused = reason == "NAMESPACE_HAS_WORK" || reason == "NAMESPACE_NOT_READY" ||
                            reason == "TOPIC_PARTITIONS_FIXED" || reason == "FILE_UNWRITABLE";
       return failed(std::move(reload), refused ? ReloadResult::refused : ReloadResult::failed,
                     std::move(replaced).error());

@@ -117,6 +117,7 @@ Task<bool> Namespace::measure(Context context) const {
 }
 
 Task<void> Registry::measure(Context context) const {
+  for (const auto& open : open_backends()) open->health->show(open->backend->connections());
   const auto namespaces = all();
   std::vector<Task<bool>> looks;
   looks.reserve(namespaces.size());

@@ -18,9 +18,12 @@ namespace {
 constexpr std::string_view kStateBackend = "prism";  // the name of the default state store: <data_dir>/prism.db
 constexpr Clock::duration kJobPatience = std::chrono::seconds(20);    // for the last rounds of jobs that are replaced
 constexpr Clock::duration kClosePatience = std::chrono::seconds(10);  // for backends that nothing uses any more
-constexpr Clock::duration kTopicPatience = std::chrono::seconds(3);   // for what a log knows of its topics
-constexpr Clock::duration kStartPatience = std::chrono::seconds(40);  // for work that was left before the start
-constexpr Clock::duration kLook = std::chrono::milliseconds(20);      // between looks at what is unfinished
+constexpr Clock::duration kAssemblyPatience = std::chrono::seconds(20);  // for one namespace, where it may wait
+constexpr auto kTryAgain = std::chrono::milliseconds(500);               // first pause after a namespace was not opened
+constexpr auto kTryAgainMost = std::chrono::milliseconds(30'000);        // the longest
+constexpr Clock::duration kTopicPatience = std::chrono::seconds(3);      // for what a log knows of its topics
+constexpr Clock::duration kStartPatience = std::chrono::seconds(40);     // for work that was left before the start
+constexpr Clock::duration kLook = std::chrono::milliseconds(20);         // between looks at what is unfinished
 // Work that has not become less for so long will not be done in time: publishes need not wait for it.
 constexpr Clock::duration kStandstill = std::chrono::milliseconds(1500);
 
@@ -39,11 +42,13 @@ Notice partitions_notice(const std::string& topic, std::uint32_t has, std::uint3
 // Topics are noted in the state store before they are made, so that jobs of any process find them.
 class NamespaceTopics final : public Topics {
  public:
-  NamespaceTopics(std::string namespace_name, std::uint32_t partitions, std::shared_ptr<EventLog> log,
-                  std::shared_ptr<KeyValueStore> state, std::shared_ptr<Notices> notices)
+  NamespaceTopics(std::string namespace_name, std::uint32_t partitions, std::uint32_t replication,
+                  std::shared_ptr<EventLog> log, std::shared_ptr<KeyValueStore> state,
+                  std::shared_ptr<Notices> notices)
       : namespace_(std::move(namespace_name)),
         prefix_("topics/" + namespace_ + "/"),
         partitions_(partitions),
+        replication_(replication),
         log_(std::move(log)),
         state_(std::move(state)),
         notices_(std::move(notices)) {}
@@ -80,7 +85,9 @@ class NamespaceTopics final : public Topics {
       if (const auto it = known_.find(topic); it != known_.end()) co_return it->second;
     }
     PRISM_CO_CHECK(co_await note(context, {topic}));
-    PRISM_CO_TRY(auto info, co_await log_->ensure_topic(context, TopicSpec{.name = topic, .partitions = partitions_}));
+    PRISM_CO_TRY(auto info, co_await log_->ensure_topic(context, TopicSpec{.name = topic,
+                                                                           .partitions = partitions_,
+                                                                           .replication = replication_}));
     if (partitions_ != 0 && info.partitions != partitions_) note_partitions(topic, info.partitions);
     const std::unique_lock lock(mutex_);
     known_.insert_or_assign(topic, info);
@@ -114,7 +121,7 @@ class NamespaceTopics final : public Topics {
 
  private:
   const std::string namespace_, prefix_;
-  const std::uint32_t partitions_;
+  const std::uint32_t partitions_, replication_;
   std::shared_ptr<EventLog> log_;
   std::shared_ptr<KeyValueStore> state_;
   std::shared_ptr<Notices> notices_;
@@ -209,6 +216,17 @@ std::vector<std::string> topics_of(std::vector<std::string> known, const Namespa
 
 }  // namespace
 
+namespace {
+void log_waiting(const NamespaceSpec& spec, const Error& error) {
+  const auto backend = error.metadata.find("backend");
+  log::warn("a namespace waits for a backend", {{"namespace", spec.name},
+                                                {"backend", backend != error.metadata.end() ? backend->second : ""},
+                                                {"reason", error.reason},
+                                                {"error", error.message},
+                                                {"hint", error.hint}});
+}
+}  // namespace
+
 bool Notices::add(const std::string& about, Notice notice) {
   const std::lock_guard lock(mutex_);
   return notices_.insert_or_assign(about, std::move(notice)).second;
@@ -220,19 +238,6 @@ std::vector<Notice> Notices::all() const {
   for (const auto& [about, notice] : notices_) out.push_back(notice);
   return out;
 }
-
-struct OpenBackend {
-  std::string name;
-  std::string meaning;  // equal: the same connection to the same place
-  std::unique_ptr<Backend> backend;
-  std::uint64_t number = 0;  // in the order of opening
-  Engine engine;             // for spans
-
-  Result<std::shared_ptr<ObjectStore>> objects(const std::string& bucket) const {
-    PRISM_TRY(auto store, backend->objects(bucket));
-    return traced(std::move(store), engine, bucket);
-  }
-};
 
 // The connected backends. Those of the present file are found by name; others stay until nobody uses them.
 class Registry::Backends {
@@ -314,13 +319,21 @@ class Registry::Connecting {
     if (keeps(name)) co_return next_.emplace(name, present_.at(name)).first->second;
     PRISM_CO_TRY(auto made, co_await connect(std::move(context), name));
     Engine engine = engine_of(name, *made);
-    auto open = std::make_shared<OpenBackend>(name, meaning(name), std::move(made), registry_.backends_->next_number(),
-                                              std::move(engine));
+    auto open = std::make_shared<OpenBackend>(
+        name, meaning(name), std::move(made), registry_.backends_->next_number(), std::move(engine),
+        std::make_unique<BackendHealth>(name, registry_.options_.measured ? &registry_.metrics_ : nullptr));
     next_.emplace(name, open);
     fresh_.push_back(open);
     co_return open;
   }
   void keep(const std::shared_ptr<OpenBackend>& open) { next_.emplace(open->name, open); }
+  // Asked once for all namespaces, so that one that does not answer holds up a start for no longer than this.
+  Task<Result<void>> answers(Context context, std::shared_ptr<OpenBackend> open) {
+    if (const auto it = answers_.find(open->name); it != answers_.end()) co_return it->second;
+    auto answer = co_await ask(context, open, registry_.options_.check_patience, registry_.options_.check_every);
+    answers_.emplace(open->name, answer);
+    co_return answer;
+  }
 
   Backends::Map take() {
     fresh_.clear();
@@ -394,6 +407,7 @@ class Registry::Connecting {
   const std::vector<BackendSpec>& configured_;
   const Backends::Map present_;
   Backends::Map next_;
+  std::map<std::string, Result<void>> answers_;
   std::vector<std::shared_ptr<OpenBackend>> fresh_;
 };
 
@@ -402,6 +416,7 @@ struct Registry::Next {
   std::unique_ptr<Connecting> connecting;            // refers to configured
   std::vector<std::pair<Place, std::string>> taken;  // places and the namespaces that have them
   NamespaceMap namespaces;
+  WaitingMap waiting;
   std::vector<std::shared_ptr<Namespace>> built;
   std::vector<Served> leaving;
   std::vector<Moving> moving;
@@ -435,20 +450,23 @@ class Assembling final : public Assembly {
                      "namespace \"" + ns_.name() + "\" names no backend for its messages",
                      "add `backend: kafka`, or a destination to the outbox's publisher");
     }
-    PRISM_CO_TRY(const auto leases, co_await use(context, std::string(kStateBackend)));
+    PRISM_CO_TRY(const auto own, co_await use(context, std::string(kStateBackend)));
+    PRISM_CO_TRY(const auto state, co_await use(context, ns_.state_backend_));
+    // Processes that share a state store share the jobs.
+    const auto& leases = state->backend->lease() != nullptr ? state : own;
     ns_.jobs_ = std::make_unique<JobKeeper>(registry_.runtime_.next_loop(),
                                             measured(leases->backend->lease(), user(leases->name)),
                                             JobKeeper::Options{.lease_ttl = registry_.options_.lease_ttl,
                                                                .holder = registry_.options_.holder,
                                                                .metrics = &registry_.metrics_});
-    PRISM_CO_TRY(const auto state, co_await use(context, ns_.state_backend_));
     state_ = measured(state->backend->key_value(), user(state->name));
     if (state_ == nullptr) co_return lacks(*state, "key-value store");
     PRISM_CO_TRY(const auto log, co_await use(context, ns_.log_backend_));
     ns_.log_ = measured(log->backend->event_log(), user(log->name, "log"));
     if (ns_.log_ == nullptr) co_return lacks(*log, "event log");
     const auto topics = std::make_shared<NamespaceTopics>(ns_.name(), ns_.spec_.backend.partitions.value_or(0),
-                                                          ns_.log_, state_, ns_.notices_);
+                                                          ns_.spec_.backend.replication.value_or(0), ns_.log_, state_,
+                                                          ns_.notices_);
     ns_.topics_ = topics;
     PRISM_CO_CHECK(co_await look_at_topics(context, topics));
     ns_.max_inline_bytes_ = max_inline_bytes();
@@ -577,8 +595,9 @@ class Assembling final : public Assembly {
   }
 
   Task<Result<std::shared_ptr<OpenBackend>>> use(Context context, std::string name) {
-    PRISM_CO_TRY(auto open, co_await connecting_.get(std::move(context), name));
+    PRISM_CO_TRY(auto open, co_await connecting_.get(context, name));
     ns_.uses_.insert_or_assign(name, open);
+    PRISM_CO_CHECK(co_await connecting_.answers(std::move(context), open));
     co_return open;
   }
   BackendUser user(std::string backend, std::string step = {}) const {
@@ -725,7 +744,9 @@ Task<Result<std::unique_ptr<Registry>>> Registry::open(Context context, FileSpec
   std::unique_ptr<Registry> registry(new Registry(components, runtime, metrics, std::move(options)));
   auto opened = co_await registry->take_over(context, &file);
   if (opened) {
+    registry->may_wait_ = true;
     auto replaced = co_await registry->replace(context, std::move(file), {.abandon = registry->options_.abandon});
+    registry->may_wait_ = false;
     if (!replaced) opened = std::unexpected(std::move(replaced).error());
     if (replaced) {
       for (const auto& left : replaced->abandoned)
@@ -738,6 +759,7 @@ Task<Result<std::unique_ptr<Registry>>> Registry::open(Context context, FileSpec
     co_return std::unexpected(std::move(opened).error());
   }
   registry->serving_ = true;
+  registry->tending_.spawn(registry->tend());
   co_return registry;
 }
 
@@ -803,9 +825,13 @@ Task<Result<void>> Registry::take_over(Context context, const FileSpec* given) {
 }
 
 Task<void> Registry::close(Context context) {
+  tending_.request_stop();
+  co_await tending_.join();
   NamespaceMap last;
   {
     const std::unique_lock lock(mutex_);
+    waiting_.clear();
+    ready_.clear();
     last = std::exchange(namespaces_, {});
   }
   std::vector<Task<bool>> ends;
@@ -815,6 +841,109 @@ Task<void> Registry::close(Context context) {
   scope_.request_stop();
   co_await scope_.join();
   co_await backends_->close_all(context);
+}
+
+// --- what waits for a backend ---
+
+Registry::WaitingMap Registry::waiting() const {
+  const std::shared_lock lock(mutex_);
+  return waiting_;
+}
+
+std::vector<std::shared_ptr<OpenBackend>> Registry::open_backends() const {
+  std::vector<std::shared_ptr<OpenBackend>> out;
+  for (auto& [name, open] : backends_->present()) out.push_back(open);
+  std::ranges::sort(out, {}, &OpenBackend::number);
+  return out;
+}
+
+// What a namespace that waits has left from an earlier time cannot be seen: it must stay where it is.
+Result<void> Registry::may_change_waiting(const FileSpec& file, const std::set<std::string>& abandon) const {
+  const auto type_of = [&](const FileSpec& of, const std::string& name) {
+    const BackendSpec* spec = of.backend(name);
+    return components_.backend(spec != nullptr ? spec->type : name);
+  };
+  for (const auto& [name, waits] : waiting()) {
+    if (abandon.contains(name)) continue;
+    const NamespaceSpec* spec = file.find(name);
+    bool stays = spec != nullptr && options_of(*spec, components_) == waits.meaning;
+    const auto plan = make_plan(waits.spec, components_);
+    std::set<std::string> used = waits.backends;
+    if (plan) {
+      used.insert({plan->log_backend, plan->state_backend});
+      for (const auto& places : plan->places) {
+        for (const auto& place : places) used.insert(place.backend);
+      }
+    }
+    for (const auto& backend : used) stays = stays && type_of(file, backend) == type_of(file_, backend);
+    if (stays) continue;
+    return fail(Error{Code::failed_precondition,
+                      "NAMESPACE_NOT_READY",
+                      "namespace \"" + name + "\" waits for its backend, so that nobody can tell what a change of it " +
+                          "would leave behind: " + waits.error.message,
+                      "change only the connection of its backend until it is open; to give up what it may have left: "
+                      "prism apply --abandon " +
+                          name,
+                      Retry::never,
+                      {},
+                      {{"namespace", name}}});
+  }
+  return {};
+}
+
+Task<void> Registry::open_waiting(Context context) {
+  const auto before = waiting();
+  const auto open = open_backends();
+  const auto now = Clock::now();
+  const bool worth_a_try = std::ranges::any_of(before, [&](const auto& each) {
+    return each.second.next_try <= now && std::ranges::none_of(open, [&](const auto& backend) {
+             return each.second.backends.contains(backend->name) && backend->health->trouble();
+           });
+  });
+  if (!worth_a_try || replacing_.exchange(true)) co_return;
+  const auto done = co_await replace_now(std::move(context), file_, {});
+  replacing_ = false;
+  if (!done) {
+    if (done.error().code != Code::cancelled)
+      log::warn("what waits could not be opened", {{"reason", done.error().reason}, {"error", done.error().message}});
+    const std::unique_lock lock(mutex_);
+    for (auto& [name, waits] : waiting_) waits.next_try = Clock::now() + waits.backoff.next();
+    co_return;
+  }
+  const auto after = waiting();
+  for (const auto& [name, waits] : before) {
+    const auto it = after.find(name);
+    if (it == after.end()) {
+      log::info("a namespace that has waited is open", {{"namespace", name}, {"age_ms", wall_now() - waits.since}});
+    } else if (it->second.error.reason != waits.error.reason) {
+      log_waiting(it->second.spec, it->second.error);
+    }
+  }
+}
+
+// Asks the backends in turns, and opens what waits for them.
+Task<void> Registry::tend() {
+  co_await resume_on(loop_);
+  const Context context = Context::background(tending_.stop_token());
+  for (const auto& [name, waits] : waiting()) log_waiting(waits.spec, waits.error);
+  while (!context.stopped()) {
+    std::vector<Task<Result<void>>> asks;
+    for (const auto& open : open_backends()) {
+      if (open->health->ask_again() <= Clock::now())
+        asks.push_back(ask(context, open, options_.check_patience, options_.check_every));
+    }
+    co_await when_all(std::move(asks));
+    co_await resume_on(loop_);
+    if (context.stopped()) co_return;
+    // What was replaced while it was asked.
+    co_await backends_->close_unused(Context().with_timeout(kClosePatience));
+    if (!waiting().empty()) co_await open_waiting(context);
+    show_health();
+    auto next = Clock::now() + options_.check_every;
+    for (const auto& open : open_backends()) next = std::min(next, open->health->ask_again());
+    for (const auto& [name, waits] : waiting()) next = std::min(next, std::max(waits.next_try, Clock::now() + kLook));
+    co_await sleep_for(loop_, context, std::max<Clock::duration>(next - Clock::now(), std::chrono::milliseconds(1)));
+  }
 }
 
 // --- replacing ---
@@ -897,6 +1026,7 @@ Task<Result<void>> Registry::build(Context context, FileSpec file, Next* next) {
     const std::shared_lock lock(mutex_);
     present = namespaces_;
   }
+  const WaitingMap was_waiting = waiting();
   PRISM_CO_CHECK(co_await connecting.get(context, std::string(kStateBackend)));
   std::vector<std::pair<NamespaceSpec*, OptionValues>> to_build;
   for (auto& spec : file.namespaces) {
@@ -925,10 +1055,28 @@ Task<Result<void>> Registry::build(Context context, FileSpec file, Next* next) {
     const Namespace* const before = old != next->leaving.end() ? old->own.get() : nullptr;
     const bool refuses_partitions =
         serving_ && asks_for_partitions(ns->spec_, before != nullptr ? &before->spec_ : nullptr);
+    const auto waited = was_waiting.find(ns->name());
+    const bool may_wait = may_wait_ || waited != was_waiting.end();
     Assembling assembling(*this, connecting, next->taken, *ns, before, refuses_partitions);
-    auto built = co_await assembling.run(context);
-    if (!built) co_return std::unexpected(std::move(built).error().with("namespace", ns->name()));
-    next->built.push_back(std::move(ns));
+    auto built = co_await assembling.run(may_wait ? context.with_timeout(kAssemblyPatience) : context);
+    if (built) {
+      next->built.push_back(std::move(ns));
+      continue;
+    }
+    Error error = std::move(built).error();
+    const bool real =
+        std::ranges::any_of(ns->uses_, [](const auto& use) { return use.second->backend->embedded().empty(); });
+    if (!may_wait || !real || !can_pass(error) || context.stopped())
+      co_return std::unexpected(std::move(error).with("namespace", ns->name()));
+    Waiting waits{.spec = std::move(ns->spec_),
+                  .meaning = std::move(ns->meaning_),
+                  .error = std::move(error),
+                  .since = waited != was_waiting.end() ? waited->second.since : wall_now(),
+                  .backends = {},
+                  .backoff = waited != was_waiting.end() ? waited->second.backoff : Backoff(kTryAgain, kTryAgainMost)};
+    for (const auto& [name, open] : ns->uses_) waits.backends.insert(name);
+    waits.next_try = Clock::now() + waits.backoff.next();
+    next->waiting.emplace(waits.spec.name, std::move(waits));
   }
   co_return {};
 }
@@ -979,6 +1127,7 @@ Task<Result<std::vector<Unfinished>>> Registry::in_the_way(Context context, File
     const std::shared_lock lock(mutex_);
     leaving = namespaces_;
   }
+  PRISM_CO_CHECK(may_change_waiting(file, {}));
   const Connecting connecting(*this, file.backends);
   for (const auto& spec : file.namespaces) {
     const auto it = leaving.find(spec.name);
@@ -1006,7 +1155,7 @@ Task<Result<void>> Registry::check_partitions(Context context, const NamespaceSp
   const auto log = backends_->find(plan->log_backend)->backend->event_log();
   const auto state = backends_->find(plan->state_backend)->backend->key_value();
   if (log == nullptr || state == nullptr) co_return {};
-  NamespaceTopics topics(spec->name, 0, log, state, nullptr);
+  NamespaceTopics topics(spec->name, 0, 0, log, state, nullptr);
   PRISM_CO_TRY(auto known, co_await topics.known(context));
   const std::uint32_t wanted = *spec->backend.partitions;
   PRISM_CO_TRY(const auto unlike,
@@ -1059,6 +1208,18 @@ void Registry::swap(Next& next) {
     // Before the namespaces, so that what a new one refers to is found.
     backends_->replace(next.connecting->take());
     old = std::exchange(namespaces_, next.namespaces);
+    const auto family = metrics_.gauge(
+        "prism_namespace_ready", "1 while a namespace takes requests, 0 while it waits for a backend.", {"namespace"});
+    waiting_ = std::exchange(next.waiting, {});
+    std::erase_if(
+        ready_, [&](const auto& each) { return !namespaces_.contains(each.first) && !waiting_.contains(each.first); });
+    const auto show = [&](const std::string& name, bool is_ready) {
+      auto& gauge = ready_[name];
+      if (gauge == nullptr) gauge = family.held({name});
+      gauge->set(is_ready ? 1 : 0);
+    };
+    for (const auto& [name, served] : namespaces_) show(name, true);
+    for (const auto& [name, waits] : waiting_) show(name, false);
     std::erase_if(retired_, [](const auto& ns) { return ns.expired(); });
     for (const auto& served : next.leaving) retired_.push_back(served.own);
     for (const auto& weak : retired_) {
@@ -1084,6 +1245,25 @@ void Registry::swap(Next& next) {
 }
 
 Task<Result<Registry::Replacement>> Registry::replace(Context context, FileSpec file, ReplaceOptions options) {
+  co_await resume_on(loop_);
+  while (replacing_.exchange(true)) {  // by the opening of what has waited
+    if (context.stopped()) co_return std::unexpected(context.over(false));
+    co_await sleep_for(loop_, context, kLook);
+  }
+  FileSpec next = file;
+  Result<Replacement> done;
+  if (auto may = may_change_waiting(file, options.abandon); !may) {
+    done = std::unexpected(std::move(may).error());
+  } else {
+    done = co_await replace_now(std::move(context), std::move(file), std::move(options));
+  }
+  if (done) file_ = std::move(next);
+  replacing_ = false;
+  show_health();
+  co_return done;
+}
+
+Task<Result<Registry::Replacement>> Registry::replace_now(Context context, FileSpec file, ReplaceOptions options) {
   co_await resume_on(loop_);
   Next next;
   Replacement done;
@@ -1236,6 +1416,7 @@ Result<Target> Registry::find_target(std::string_view bound, std::string_view na
     const std::string what = shown(asked);
     std::string known;
     for (const auto& [ns, unused] : namespaces_) known += (known.empty() ? "" : ", ") + ns;
+    for (const auto& [ns, unused] : waiting_) known += (known.empty() ? "" : ", ") + ns;
     return fail(Error{Code::not_found,
                       "NAMESPACE_NOT_FOUND",
                       "there is no namespace \"" + what + "\"",
@@ -1248,8 +1429,21 @@ Result<Target> Registry::find_target(std::string_view bound, std::string_view na
     const auto& ns = use == Use::publish ? served.publish : served.other;
     return Target{ns, ns->physical_topic(topic)};
   };
+  const auto not_ready = [](const Waiting& waits) {
+    const auto backend = waits.error.metadata.find("backend");
+    Error error{Code::unavailable,
+                "NAMESPACE_NOT_READY",
+                "namespace \"" + waits.spec.name + "\" is not open yet: " + waits.error.message,
+                "it opens by itself when the backend answers",
+                Retry::safe,
+                std::chrono::seconds(1),
+                {{"namespace", waits.spec.name}, {"cause", waits.error.reason}}};
+    if (backend != waits.error.metadata.end()) error.metadata.insert(*backend);
+    return fail(std::move(error));
+  };
   if (!bound.empty()) {
     const auto it = namespaces_.find(bound);
+    if (const auto waits = waiting_.find(bound); waits != waiting_.end()) return not_ready(waits->second);
     if (it == namespaces_.end()) return missing(bound);
     return target(it->second, name == bound ? std::string_view() : name);
   }
@@ -1258,6 +1452,7 @@ Result<Target> Registry::find_target(std::string_view bound, std::string_view na
                 "set the request header prism-namespace, open a session, or name the namespace as the topic");
   }
   if (const auto it = namespaces_.find(name); it != namespaces_.end()) return target(it->second, {});
+  if (const auto waits = waiting_.find(name); waits != waiting_.end()) return not_ready(waits->second);
   // A topic that exactly one namespace serves under this name.
   const Served* serving = nullptr;
   std::string names;
@@ -1267,6 +1462,9 @@ Result<Target> Registry::find_target(std::string_view bound, std::string_view na
     serving = &served;
     ++count;
     names += (names.empty() ? "" : ", ") + ns;
+  }
+  for (const auto& [ns, waits] : waiting_) {
+    if (count == 0 && waits.spec.backend.topic == name) return not_ready(waits);
   }
   if (count == 1) return target(*serving, name);
   if (count == 0) return missing(name);

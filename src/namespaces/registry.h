@@ -23,6 +23,7 @@
 
 #include "base/types.h"
 #include "namespaces/change.h"
+#include "namespaces/health.h"
 #include "namespaces/model.h"
 #include "patterns/assembly.h"
 #include "patterns/components.h"
@@ -145,8 +146,8 @@ class Namespace {
   bool waits_ = false;  // publishes wait: a topic is what the client named until they go on
   std::stop_source replaced_;
 
-  std::string log_backend_, state_backend_;                                       // names
-  std::map<std::string, std::shared_ptr<struct OpenBackend>, std::less<>> uses_;  // by name
+  std::string log_backend_, state_backend_;                                // names
+  std::map<std::string, std::shared_ptr<OpenBackend>, std::less<>> uses_;  // by name
   std::vector<std::shared_ptr<Job>> jobs_to_start_;
   std::unique_ptr<JobKeeper> jobs_;
 };
@@ -168,12 +169,14 @@ struct Unfinished {
 class Registry {
  public:
   struct Options {
-    std::string data_dir;                                  // embedded backends keep everything below it
-    bool embedded = false;                                 // bind every backend name to its embedded twin
-    std::string holder;                                    // names this process in leases; unique
-    Clock::duration lease_ttl = std::chrono::seconds(10);  // jobs of a stopped process go to another after this
-    Clock::duration handover = std::chrono::seconds(5);    // publishes wait for a replacement at most this long
-    bool measured = true;                                  // false: no metrics of chains, backends and patterns
+    std::string data_dir;                                      // embedded backends keep everything below it
+    bool embedded = false;                                     // bind every backend name to its embedded twin
+    std::string holder;                                        // names this process in leases; unique
+    Clock::duration lease_ttl = std::chrono::seconds(10);      // jobs of a stopped process go to another after this
+    Clock::duration handover = std::chrono::seconds(5);        // publishes wait for a replacement at most this long
+    bool measured = true;                                      // false: no metrics of chains, backends and patterns
+    Clock::duration check_every = std::chrono::seconds(5);     // backends that answer; others more often, with back-off
+    Clock::duration check_patience = std::chrono::seconds(3);  // for the answer
     // What was served from the same data before, where it was another file: its work is handed over as by replace(),
     // but for that of these namespaces.
     std::optional<FileSpec> before;
@@ -181,6 +184,9 @@ class Registry {
   };
   // Opens the backends, makes what is missing (tables, topics), builds every chain and starts the jobs. The runtime,
   // the metrics and the components outlive the registry. NAMESPACE_HAS_WORK: see Options::before.
+  //
+  // A namespace that cannot be opened since a real backend (not an embedded one) does not answer, or does not admit
+  // Prism, waits: what is asked of it gets NAMESPACE_NOT_READY, and it is opened when the backend answers.
   static Task<Result<std::unique_ptr<Registry>>> open(Context context, FileSpec file, const Components& components,
                                                       Runtime& runtime, Metrics& metrics, Options options);
   ~Registry();
@@ -195,7 +201,9 @@ class Registry {
     // Called when nothing can fail any more, right before the swap; an error undoes everything.
     std::function<Result<void>()> commit;
   };
-  // One at a time. An error changes nothing: that of a namespace that cannot be built; NAMESPACE_HAS_WORK where work
+  // One at a time. An error changes nothing: that of a namespace that cannot be built, unless it waits already;
+  // NAMESPACE_NOT_READY where one that waits is changed, but for its backends' connections, or taken away (it may have
+  // work that cannot be seen), unless it is abandoned; NAMESPACE_HAS_WORK where work
   // would be left behind; TOPIC_PARTITIONS_FIXED where the file asks for partitions that an existing topic has not;
   // that of the commit. Ends when the jobs of what was replaced have ended and the new ones run; requests and
   // subscriptions of the old assemblies may go on after it.
@@ -208,12 +216,20 @@ class Registry {
   // `bound`: the namespace that the client is bound to, or empty. Then `name` is a topic in it, or empty for the
   // namespace's own; unbound, `name` is a namespace or a topic that exactly one namespace serves. NAMESPACE_NOT_FOUND,
   // TOPIC_AMBIGUOUS.
-  // INVALID_TOPIC: the physical name is none that a log takes.
+  // INVALID_TOPIC: the physical name is none that a log takes. NAMESPACE_NOT_READY: the namespace waits for a backend.
   // A replacement may wait for those that use what was resolved for publishing; do not keep it.
   enum class Use : std::uint8_t { publish, other };
   Result<Target> resolve(std::string_view bound, std::string_view name, Use use = Use::publish) const;
   std::shared_ptr<Namespace> find(std::string_view name) const;  // null: none; not for publishing
-  std::vector<std::shared_ptr<Namespace>> all() const;           // not for publishing
+  std::vector<std::shared_ptr<Namespace>> all() const;           // not for publishing; without those that wait
+
+  // By name; those that wait too.
+  std::vector<NamespaceHealth> health() const;
+  // In the order of opening.
+  std::vector<BackendState> backend_states() const;
+  // Called at once, and on a loop whenever the state of a namespace has changed; one call at a time, must not block.
+  // Null: nobody is called any more.
+  void on_health(std::function<void(const std::vector<NamespaceHealth>&)> changed);
 
   std::vector<JobStatus> jobs() const;
   Result<void> pause_job(std::string_view name);  // JOB_NOT_FOUND; all shards, after their present round
@@ -247,6 +263,17 @@ class Registry {
     Gone publish_gone, other_gone;
   };
   using NamespaceMap = std::map<std::string, Served, std::less<>>;
+  // A namespace of the file whose backend has not answered yet.
+  struct Waiting {
+    NamespaceSpec spec;
+    OptionValues meaning;
+    Error error;  // of the last try
+    WallTime since{};
+    std::set<std::string> backends;  // that were reached for in the last try
+    Backoff backoff;
+    Clock::time_point next_try{};
+  };
+  using WaitingMap = std::map<std::string, Waiting, std::less<>>;
   // An assembly that is replaced and has places that nothing of the new file has.
   struct Moving {
     Served old;
@@ -269,6 +296,14 @@ class Registry {
   Task<Result<void>> take_over(Context context, const FileSpec* file);
   Task<Result<void>> check_partitions(Context context, const NamespaceSpec* spec, const Connecting* connecting) const;
   Task<Result<void>> build(Context context, FileSpec file, Next* next);
+  Task<Result<Replacement>> replace_now(Context context, FileSpec file, ReplaceOptions options);
+  Result<void> may_change_waiting(const FileSpec& file, const std::set<std::string>& abandon) const;
+  WaitingMap waiting() const;
+  std::vector<std::shared_ptr<OpenBackend>> open_backends() const;  // in the order of opening
+  Task<void> tend();
+  Task<void> open_waiting(Context context);
+  void show_health();
+  void tell_health();  // with health_mutex_
   Task<Result<std::vector<Unfinished>>> wait_until_done(Context context, const std::vector<Moving>* moving);
   void swap(Next& next);
   static Task<Result<Unfinished>> unfinished(Context context, const Moving* moving);
@@ -288,6 +323,15 @@ class Registry {
   NamespaceMap namespaces_;                        // guarded by mutex_, as all below
   std::set<std::string, std::less<>> paused_;      // jobs that an operator has paused, by name
   std::vector<std::weak_ptr<Namespace>> retired_;  // that may still have users
+  WaitingMap waiting_;
+  std::map<std::string, std::shared_ptr<Gauge>> ready_;  // by namespace
+  std::atomic<bool> replacing_{false};
+  FileSpec file_;          // that is served; of whoever has set replacing_
+  bool may_wait_ = false;  // a namespace that is built for the first time may wait; the same
+  std::mutex health_mutex_;
+  std::function<void(const std::vector<NamespaceHealth>&)> health_changed_;  // guarded by health_mutex_
+  std::map<std::string, NamespaceState> health_shown_;                       // the same
+  Scope tending_;         // looks after the backends and what waits for them
   bool serving_ = false;  // open() has ended: a replacement may be refused for what a start only warns of
   Scope scope_;
 };

@@ -132,6 +132,8 @@ class LogPublisher final : public Publisher {
     const std::string topic = messages[from].topic;
     auto info = co_await topics_->ensure(context, topic);
     if (!info) {
+      // Whether or not the topic was made: nothing was published.
+      if (info.error().retry == Retry::unknown_outcome) info.error().retry = Retry::safe;
       for (std::size_t i = from; i < to; ++i) {
         failed.add(messages[i].key);
         results.emplace_back(std::unexpected(info.error()));

@@ -194,6 +194,8 @@ class ClaimCheckPublisher final : public Publisher {
         context, key, std::exchange(message->payload, Payload()),
         PutOptions{.if_absent = true, .if_match = {}, .content_type = content_type_of(*message), .metadata = {}});
     if (!stored) {
+      // The object may be there: nothing refers to it, and the sweeper takes it. The message is not published.
+      if (stored.error().retry == Retry::unknown_outcome) stored.error().retry = Retry::safe;
       out.outcome = std::unexpected(std::move(stored).error());
       co_return out;
     }

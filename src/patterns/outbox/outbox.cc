@@ -445,7 +445,11 @@ Task<Result<Round>> Relay::round(Context context, std::uint32_t shard_number, Gr
   shard.after = published == 0 || shard.full() ? behind : 0;
   // Nothing went through: the destination is down, and the keeper backs off. Otherwise only the keys that failed wait;
   // EARLIER_MESSAGE_FAILED only follows the failure that counted.
-  if (published == 0 && attempted > 0 && first_error->code == Code::unavailable)
+  const auto destination_is_down = [](const Error& error) {
+    return error.code == Code::unavailable || error.reason == "BACKEND_AUTHENTICATION_FAILED" ||
+           error.reason == "BACKEND_TLS_FAILED";
+  };
+  if (published == 0 && attempted > 0 && destination_is_down(*first_error))
     co_return std::unexpected(std::move(*first_error));
   if (first_error) done.note = shard.failure = first_error->describe();
   for (std::size_t i = 0; i < results.size(); ++i) {

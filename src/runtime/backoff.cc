@@ -1,8 +1,8 @@
-#include "backends/client/backoff.h"
+#include "runtime/backoff.h"
 
 #include <algorithm>
 
-namespace prism::client {
+namespace prism {
 
 Backoff::Backoff(std::chrono::milliseconds initial, std::chrono::milliseconds max)
     : Backoff(initial, max, std::random_device()()) {}
@@ -26,4 +26,4 @@ void Backoff::reset() noexcept {
   tries_ = 0;
 }
 
-}  // namespace prism::client
+}  // namespace prism
