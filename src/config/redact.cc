@@ -54,7 +54,7 @@ std::string_view name_before(std::string_view text, std::size_t end) {
 }
 
 // What the '=' or ':' at `at` gives to the name before it; ':' gives everything that follows.
-std::optional<Stretch> given(std::string_view text, std::size_t at) {
+std::optional<Stretch> given(std::string_view text, std::size_t at, std::size_t last_brace) {
   if (!names_a_secret(name_before(text, at))) return std::nullopt;
   std::size_t begin = at + 1;
   while (begin < text.size() && is_space(text[begin])) ++begin;
@@ -69,7 +69,7 @@ std::optional<Stretch> given(std::string_view text, std::size_t at) {
   }
   const std::string_view value = text.substr(begin, end - begin);
   if (value.empty() || value.starts_with(kRedacted) || is_only_substitutions(value)) return std::nullopt;
-  if (text[at] == ':' && value.find('{') != kNone) return std::nullopt;  // "token:{id}" is a pattern
+  if (text[at] == ':' && last_brace != kNone && last_brace >= begin) return std::nullopt;  // "token:{id}" is a pattern
   return Stretch{begin, end};
 }
 
@@ -84,10 +84,11 @@ void find(std::string_view text, bool sentence, std::vector<Stretch>& out) {
     return;
   }
   if (const auto found = in_address(text)) out.push_back(*found);
+  const std::size_t last_brace = text.rfind('{');
   // A ':' in a sentence is most often its own: "password: give one".
   for (std::size_t at = text.find_first_of(sentence ? "=" : "=:"); at != kNone;
        at = text.find_first_of(sentence ? "=" : "=:", at + 1)) {
-    const auto found = given(text, at);
+    const auto found = given(text, at, last_brace);
     if (!found) continue;
     out.push_back(*found);
     at = found->end - 1;
