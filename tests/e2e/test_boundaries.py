@@ -34,7 +34,7 @@ def namespace(threshold: str) -> dict[str, object]:
     return {
         "namespace": "media",
         "client_api": "pubsub",
-        "patterns": [{"type": "claim-check", "threshold": threshold, "storage": "s3", "bucket": "b"}],
+        "patterns": [{"type": "claim-check", "threshold": threshold, "storage": "s3", "bucket": "payloads"}],
         "backend": {"type": "kafka"},
     }
 

@@ -136,7 +136,8 @@ class Load:
                         except prism.Timeout:
                             continue
                         if event.error is not None:
-                            self.history.delivered(group, event.id, None, str(event.error))
+                            away = event.error.retry != "never"  # its store is: it comes again
+                            self.history.delivered(group, event.id, None, str(event.error), passing=away)
                             event.nack(delay=1)
                             continue
                         self.history.delivered(group, event.id, digest_of(event.payload))

@@ -91,6 +91,16 @@ def test_finds_a_missing_payload_even_if_it_came_later():
     assert kinds(history) == {"PAYLOAD_MISSING"}
 
 
+def test_a_payload_that_is_away_for_now_keeps_its_place_and_must_come():
+    history, messages = History(("a",)), make(3, keys=1)
+    publish(history, messages)
+    history.delivered("a", "m0", None, "its store is away", passing=True)
+    deliver(history, "a", messages[1:])  # of the same run
+    assert kinds(history) == {"LOST"} and history.missing() == 1
+    deliver(history, "a", messages)
+    assert history.check() == [] and history.missing() == 0
+
+
 def test_finds_a_damaged_payload_and_an_invented_message():
     history, messages = History(("a",)), make()
     publish(history, messages)

@@ -30,7 +30,9 @@ import kinds  # noqa: E402
 from process import Server  # noqa: E402
 
 # Tests that are about the twins themselves, or look into their files.
-EMBEDDED_ONLY: dict[str, str] = {}
+EMBEDDED_ONLY: dict[str, str] = {
+    "test_traces.py::test_a_publish_is_the_tree_of_the_rfc": "it names the twins",
+}
 
 
 def wanted() -> bool:
@@ -103,8 +105,11 @@ def provide(text: str, data: pathlib.Path) -> dict[str, Any] | None:
     """The real backends of a configuration; None where it says itself with what it is served."""
     if re.search(r'^\s*"?backends"?:', text, re.MULTILINE):
         return None
-    types = set(re.findall(r"\b(kafka|postgres|s3|nats|redis)\b", text))
-    return _world(data.resolve()).connections(types) if types else None
+    types = {"kafka", "postgres", "s3"} | set(re.findall(r"\b(nats|redis)\b", text))  # patterns use the first three unasked
+    found = _world(data.resolve()).connections(types)
+    if "brokers:" in text:  # a namespace says itself where they are
+        found["kafka"] = {name: value for name, value in found["kafka"].items() if name != "brokers"}
+    return found
 
 
 def _world(data: pathlib.Path) -> World:

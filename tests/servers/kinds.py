@@ -352,6 +352,7 @@ class Kafka(Server):
 
     name = "kafka"
     ports = ("port", "proxied", "proxy", "sasl", "tls", "sasl_tls", "controller")
+    lent = ("proxy",)
     start_time = 120.0
 
     def missing(self) -> str | None:

@@ -56,7 +56,8 @@ class Server:
     """What all servers share; one kind is one subclass."""
 
     name = ""
-    ports: tuple[str, ...] = ("port",)  # names of the ports that it listens at
+    ports: tuple[str, ...] = ("port",)  # names of the ports that it listens at ...
+    lent: tuple[str, ...] = ()  # ... but for these, which it only speaks of
     optional = False  # is not started unless it is named
     stop_signal = signal.SIGTERM
     start_time = 60.0  # seconds
@@ -130,7 +131,7 @@ class Server:
             ports = self.state.get("ports", {})
             deadline = time.monotonic() + self.start_time
             for attempt in range(5):
-                if set(ports) != set(self.ports) or not all(is_free(port) for port in ports.values()):
+                if set(ports) != set(self.ports) or not self._can_have(ports):
                     ports = {name: free_port() for name in self.ports}
                 self._remember(ports=ports)
                 self.prepare()
@@ -177,6 +178,15 @@ class Server:
         with open(self.folder / "lock", "w") as lock:
             fcntl.flock(lock, fcntl.LOCK_EX)
             yield
+
+    def _can_have(self, ports: dict[str, int]) -> bool:
+        """The children of a process that was killed hold its ports a little longer."""
+        deadline = time.monotonic() + 3
+        while not all(name in self.lent or is_free(port) for name, port in ports.items()):
+            if time.monotonic() > deadline:
+                return False
+            time.sleep(0.02)
+        return True
 
     def _remember(self, **state: Any) -> None:
         draft = self._state_file.with_suffix(".new")
