@@ -358,13 +358,13 @@ void PublishSet::describe(trace::Span& span) const {
   }
 }
 
-Task<std::vector<PublishSet::Outcome>> PublishSet::publish(Context context, MeasuredCall& call) {
+Task<std::vector<PublishSet::Outcome>> PublishSet::publish(Context context, MeasuredCall* call) {
   std::vector<Outcome> out;
   out.reserve(entries_.size());
-  if (last_route_.publisher != nullptr) call.in(last_route_.namespace_name);
+  if (last_route_.publisher != nullptr) call->in(last_route_.namespace_name);
   for (auto& entry : entries_) {
     if (entry.refused) {
-      call.refused(entry.refused->reason);
+      call->refused(entry.refused->reason);
       out.push_back({std::move(entry.id), fail(std::move(*entry.refused))});
     } else {
       out.push_back({std::move(entry.id), Appended{}});
@@ -372,19 +372,20 @@ Task<std::vector<PublishSet::Outcome>> PublishSet::publish(Context context, Meas
   }
   last_route_ = {};
   for (auto& group : groups_) {
-    NamespaceCalls& counted = call.in(group.route.namespace_name);
-    auto results = co_await group.route.publisher->publish(enter(context, group.route), std::move(group.messages));
+    NamespaceCalls& counted = call->in(group.route.namespace_name);
+    auto results =
+        co_await group.route.publisher->publish(enter_publish(context, group.route), std::move(group.messages));
     std::size_t published = 0, bytes = 0;
     for (std::size_t i = 0; i < results.size(); ++i) {
       if (results[i]) {
         ++published;
         bytes += entries_[group.entries[i]].bytes;
       } else {
-        counted.refused(call.method(), results[i].error().reason);
+        counted.refused(call->method(), results[i].error().reason);
       }
       out[group.entries[i]].result = std::move(results[i]);
     }
-    counted.published(call.method(), published, bytes);
+    counted.published(call->method(), published, bytes);
     group.route = {};  // a change of the configuration may wait for it, and the next group for the change
   }
   co_return out;

@@ -78,7 +78,7 @@ class PublishSet {
   };
   // Once. As many outcomes as messages were added; counts them for their namespaces. The set must stay where it is
   // until the task has ended.
-  Task<std::vector<Outcome>> publish(Context context, MeasuredCall& call);
+  Task<std::vector<Outcome>> publish(Context context, MeasuredCall* call);
 
  private:
   struct Group {

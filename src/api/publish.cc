@@ -77,7 +77,7 @@ Task<grpc::Status> publish(UnaryCall* call, const Serving* serving, Family famil
   call->trace().span.set("messaging.message.id", id);
   Batch<Message> batch;
   batch.push_back(std::move(*message));
-  auto results = co_await route->publisher->publish(enter(context->context, *route), std::move(batch));
+  auto results = co_await route->publisher->publish(enter_publish(context->context, *route), std::move(batch));
   if (!results.front()) co_return to_status(results.front().error());
   to_proto(*results.front(), std::move(id), response);
   response->set_topic(route->topic);
@@ -96,7 +96,7 @@ Task<grpc::Status> publish_batch(UnaryCall* call, const Serving* serving, Family
   for (auto& message : *request->mutable_messages()) set.add(serving->router, *context, family, message, nullptr);
   if (auto ok = check_bytes(set.bytes()); !ok) co_return to_status(ok.error());
   set.describe(call->trace().span);
-  auto outcomes = co_await set.publish(context->context, call->measured());
+  auto outcomes = co_await set.publish(context->context, &call->measured());
   response->mutable_results()->Reserve(static_cast<int>(outcomes.size()));
   for (auto& outcome : outcomes) put(std::move(outcome), response->add_results());
   co_return grpc::Status::OK;
@@ -220,7 +220,7 @@ class StreamPublisher {
     Context context;
     trace::Span span = begin_part(request_, call_->measured().method(), context);
     set.describe(span);
-    auto outcomes = co_await set.publish(std::move(context), call_->measured());
+    auto outcomes = co_await set.publish(std::move(context), &call_->measured());
     for (const auto& outcome : outcomes) {
       if (!outcome.result) span.fail(outcome.result.error());
     }
@@ -446,7 +446,7 @@ Task<grpc::Status> publish_payload(PublishPayloadCall* call, const Serving* serv
   call->trace().span.set("messaging.message.id", id);
   Batch<Message> batch;
   batch.push_back(std::move(*message));
-  auto results = co_await route->publisher->publish(enter(context->context, *route), std::move(batch));
+  auto results = co_await route->publisher->publish(enter_publish(context->context, *route), std::move(batch));
   auto result = std::move(results.front());
   // A backend may still hold the payload after it has answered (a cancelled call): its reads end now.
   if (!result) call->release_read(upload.loop);

@@ -78,7 +78,7 @@ void end_request(CallTrace& call, const Method& method, const grpc::Status& stat
   if (!log::enabled(level)) return;
   TraceContext trace;
   trace.trace_id = call.trace_id;
-  const Context context = Context().in_namespace(call.namespace_name, std::move(trace));
+  const Context context = Context().in_namespace(call.namespace_name).with_trace(std::move(trace));
   if (status.ok()) {
     log::write(level, context, "request answered",
                {{"service", method.service}, {"method", method.name}, {"duration_ms", took}});
@@ -97,13 +97,22 @@ TraceContext caller_of(const RequestContext& request) {
   return request.traced_by_caller ? request.context.trace() : TraceContext();
 }
 
+namespace {
+void enter(Context::State& state, const Route& route) {
+  state.namespace_name = route.namespace_name;
+  if (state.trace.recorded && !route.trace_patterns) state.trace.requests_only = true;
+}
+}  // namespace
+
 Context enter(const Context& context, const Route& route) {
-  if (context.trace().recorded && !route.trace_patterns) {
-    TraceContext trace = context.trace();
-    trace.requests_only = true;
-    return context.in_namespace(route.namespace_name, std::move(trace));
-  }
-  return context.in_namespace(route.namespace_name);
+  return context.changed([&](Context::State& state) { enter(state, route); });
+}
+
+Context enter_publish(const Context& context, const Route& route) {
+  return context.changed([&](Context::State& state) {
+    enter(state, route);
+    state.steps = std::make_shared<StepTimes>();
+  });
 }
 
 void describe(CallTrace& call, const Route& route) {

@@ -54,6 +54,8 @@ TraceContext caller_of(const RequestContext& request);
 
 // The context of what a route's chain does for a request; its namespace may leave out the spans of patterns.
 Context enter(const Context& context, const Route& route);
+// And of one publish, whose steps are measured.
+Context enter_publish(const Context& context, const Route& route);
 void describe(CallTrace& call, const Route& route);
 void describe(trace::Span& span, const Route& route);
 

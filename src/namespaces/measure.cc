@@ -10,7 +10,8 @@ namespace {
 constexpr std::size_t kMostTopics = 100;  // that are looked at
 constexpr std::size_t kMostGroups = 50;   // with a series of their own: undeclared ones are named by clients
 constexpr Clock::duration kLeastPause = std::chrono::seconds(1);
-constexpr int kPauses = 50;  // a look may take this part of the time
+constexpr Clock::duration kLongestPause = std::chrono::seconds(30);  // also after a look that a stall made long
+constexpr int kPauses = 50;                                          // a look may take this part of the time
 
 }  // namespace
 
@@ -40,7 +41,7 @@ class NamespaceMeasures {
     const std::lock_guard lock(mutex_);
     busy_ = false;
     const auto now = Clock::now();
-    next_ = now + std::max(kLeastPause, kPauses * (now - begun_));
+    next_ = now + std::clamp<Clock::duration>(kPauses * (now - begun_), kLeastPause, kLongestPause);
   }
 
   void set_lag(const std::string& namespace_name, const std::map<std::string, double>& by_group) {

@@ -40,6 +40,7 @@ class MeasuredStep final : public Publisher {
   std::shared_ptr<Histogram> own_, whole_;  // null for the log
 };
 
+// A context that comes with steps comes with those of this publish only.
 class MeasuredPublisher final : public Publisher {
  public:
   // `steps`: how many measured steps there are inside of it; the outermost one's time is the chain's, and is not
@@ -48,7 +49,7 @@ class MeasuredPublisher final : public Publisher {
       : chain_(std::move(chain)), steps_(steps), duration_(std::move(duration)) {}
 
   Task<Batch<Result<Appended>>> publish(Context context, Batch<Message> messages) override {
-    const Context inside = context.measured();
+    const Context inside = context.steps() != nullptr ? std::move(context) : context.measured();
     if (steps_ == 0 || steps_ >= StepTimes::kSteps) {
       const auto begun = Clock::now();
       auto results = co_await chain_->publish(inside, std::move(messages));

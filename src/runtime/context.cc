@@ -106,47 +106,30 @@ const Principal& Context::principal() const noexcept {
 
 Context Context::with_deadline(Clock::time_point deadline) const {
   if (deadline >= state_->deadline) return *this;
-  State s = *state_;
-  s.deadline = deadline;
-  return Context(std::move(s));
+  return changed([&](State& s) { s.deadline = deadline; });
 }
 
 Context Context::with_stop(std::stop_token stop) const {
-  State s = *state_;
-  s.stop = std::move(stop);
-  return Context(std::move(s));
+  return changed([&](State& s) { s.stop = std::move(stop); });
 }
 
 Context Context::in_namespace(std::string name) const {
-  State s = *state_;
-  s.namespace_name = std::move(name);
-  return Context(std::move(s));
+  return changed([&](State& s) { s.namespace_name = std::move(name); });
 }
 
 Context Context::measured() const {
-  State state = *state_;
-  state.steps = std::make_shared<StepTimes>();
-  return Context(std::move(state));
-}
-
-Context Context::in_namespace(std::string name, TraceContext trace) const {
-  State s = *state_;
-  s.namespace_name = std::move(name);
-  s.trace = std::move(trace);
-  return Context(std::move(s));
+  return changed([](State& s) { s.steps = std::make_shared<StepTimes>(); });
 }
 
 Context Context::with_trace(TraceContext trace) const {
-  State s = *state_;
-  s.trace = std::move(trace);
-  return Context(std::move(s));
+  return changed([&](State& s) { s.trace = std::move(trace); });
 }
 
 Context Context::shielded(Clock::duration grace) const {
-  State s = *state_;
-  s.stop = {};
-  s.deadline = Clock::now() + grace;
-  return Context(std::move(s));
+  return changed([&](State& s) {
+    s.stop = {};
+    s.deadline = Clock::now() + grace;
+  });
 }
 
 Error Context::over(bool outcome_unknown) const {

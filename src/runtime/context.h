@@ -9,6 +9,7 @@
 #include <stop_token>
 #include <string>
 #include <string_view>
+#include <utility>
 #include <vector>
 
 #include "base/types.h"
@@ -87,9 +88,15 @@ class Context {
   Context with_timeout(Clock::duration d) const { return with_deadline(Clock::now() + d); }
   Context with_stop(std::stop_token) const;  // replaces the token
   Context in_namespace(std::string name) const;
-  Context in_namespace(std::string name, TraceContext trace) const;
   Context with_trace(TraceContext trace) const;
   Context measured() const;  // with steps of its own
+  // Several changes for the price of one: `change` gets a State& to change.
+  template <class F>
+  Context changed(F&& change) const {
+    State state = *state_;
+    std::forward<F>(change)(state);
+    return Context(std::move(state));
+  }
   // For commit, abort and acknowledgement: ignores the stop; the deadline is now + grace.
   Context shielded(Clock::duration grace) const;
 

@@ -60,7 +60,7 @@ TEST_F(LogTest, WritesJsonWithExactValues) {
 TEST_F(LogTest, LinesOfARequestHaveItsTraceAndNamespace) {
   Output output(options());
   const auto trace = TraceContext::parse("00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01");
-  const Context context = Context().in_namespace("orders", *trace);
+  const Context context = Context().in_namespace("orders").with_trace(*trace);
   warn(context, "request failed", {{"reason", "LOG_DOWN"}});
   warn(context, "request failed", {{"namespace", "other"}});
   info(Context(), "started");
@@ -75,8 +75,10 @@ TEST_F(LogTest, LinesOfARequestHaveItsTraceAndNamespace) {
 TEST_F(LogTest, RepeatsAreToldByNamespaceWhateverTheTrace) {
   Output output(options());
   for (int i = 0; i < 3; ++i)
-    warn(Context().in_namespace("orders", TraceContext::make_root()), "request failed", {{"reason", "LOG_DOWN"}});
-  warn(Context().in_namespace("media", TraceContext::make_root()), "request failed", {{"reason", "LOG_DOWN"}});
+    warn(Context().in_namespace("orders").with_trace(TraceContext::make_root()), "request failed",
+         {{"reason", "LOG_DOWN"}});
+  warn(Context().in_namespace("media").with_trace(TraceContext::make_root()), "request failed",
+       {{"reason", "LOG_DOWN"}});
   EXPECT_THAT(lines(output), SizeIs(2));
   pass(std::chrono::seconds(11));
   info("later");
