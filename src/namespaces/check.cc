@@ -1,5 +1,6 @@
 #include "namespaces/check.h"
 
+#include <algorithm>
 #include <map>
 
 #include "namespaces/health.h"
@@ -48,9 +49,10 @@ Task<std::vector<BackendAnswer>> check_backends(Context context, const FileSpec*
       answer.namespaces.push_back(ns.name);
     }
   }
+  const auto connections = file->connections();
   std::vector<Task<BackendAnswer>> asks;
   for (auto& [name, answer] : used) {
-    const BackendSpec* spec = file->backend(name);
+    const auto spec = std::ranges::find(connections, name, &BackendSpec::name);
     const BackendType* type = components->backend(answer.type);
     if (type == nullptr || !type->connect) {
       asks.push_back(refused(std::move(answer), {Code::unimplemented,
@@ -60,7 +62,7 @@ Task<std::vector<BackendAnswer>> check_backends(Context context, const FileSpec*
                                                  Retry::never,
                                                  {},
                                                  {}}));
-    } else if (spec == nullptr) {
+    } else if (spec == connections.end()) {
       asks.push_back(refused(std::move(answer), {Code::failed_precondition,
                                                  "BACKEND_NOT_CONFIGURED",
                                                  "backend \"" + name + "\" is used and not configured",
@@ -69,7 +71,7 @@ Task<std::vector<BackendAnswer>> check_backends(Context context, const FileSpec*
                                                  {},
                                                  {}}));
     } else {
-      asks.push_back(ask_one(context, std::move(answer), type, spec, runtime, patience));
+      asks.push_back(ask_one(context, std::move(answer), type, &*spec, runtime, patience));
     }
   }
   co_return co_await when_all(std::move(asks));

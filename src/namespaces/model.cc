@@ -55,6 +55,26 @@ bool NamespaceSpec::serves(ClientApi wanted) const noexcept {
   return own == ClientApi::events && wanted == ClientApi::views && has_pattern("cqrs");
 }
 
+std::vector<BackendSpec> FileSpec::connections() const {
+  std::vector<BackendSpec> out = backends;
+  for (const NamespaceSpec& ns : namespaces) {
+    const BackendUse& use = ns.backend;
+    if (use.options.entries().empty()) continue;
+    auto known = std::ranges::find(out, use.name, &BackendSpec::name);
+    if (known == out.end()) {
+      out.push_back({.name = use.name, .type = use.name, .options = use.options, .position = use.position});
+      continue;
+    }
+    // One that several namespaces give is the same in all, and none is given in two places (checked before).
+    std::vector<config::Entry> options(known->options.entries().begin(), known->options.entries().end());
+    for (const config::Entry& entry : use.options.entries()) {
+      if (known->options.find(entry.key) == nullptr) options.push_back(entry);
+    }
+    known->options = config::Node::make_map(std::move(options), known->options);
+  }
+  return out;
+}
+
 const BackendSpec* FileSpec::backend(std::string_view name) const noexcept {
   const auto found = std::ranges::find(backends, name, &BackendSpec::name);
   return found == backends.end() ? nullptr : &*found;

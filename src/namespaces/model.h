@@ -88,6 +88,9 @@ struct FileSpec {
   std::vector<NamespaceSpec> namespaces;  // names are unique
 
   const BackendSpec* backend(std::string_view name) const noexcept;
+  // The connections as they are meant: the entries of `backends` with what namespaces say of them (`brokers`,
+  // `database`), and those that stand in namespaces alone.
+  std::vector<BackendSpec> connections() const;
   const NamespaceSpec* find(std::string_view name) const noexcept;
 };
 

@@ -1018,7 +1018,7 @@ std::vector<Registry::Moving> Registry::moving(const NamespaceMap& present, cons
 }
 
 Task<Result<void>> Registry::build(Context context, FileSpec file, Next* next) {
-  next->configured = file.backends;
+  next->configured = file.connections();
   next->connecting = std::make_unique<Connecting>(*this, next->configured);
   Connecting& connecting = *next->connecting;
   NamespaceMap present;
@@ -1128,7 +1128,8 @@ Task<Result<std::vector<Unfinished>>> Registry::in_the_way(Context context, File
     leaving = namespaces_;
   }
   PRISM_CO_CHECK(may_change_waiting(file, {}));
-  const Connecting connecting(*this, file.backends);
+  const auto configured = file.connections();
+  const Connecting connecting(*this, configured);
   for (const auto& spec : file.namespaces) {
     const auto it = leaving.find(spec.name);
     if (it != leaving.end() && it->second.own->meaning_ == options_of(spec, components_) &&

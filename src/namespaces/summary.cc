@@ -90,7 +90,10 @@ std::string survival_text(const Survival& survival) {
 BackendSummary::Binding binding(const FileSpec& file, const BackendType* type, const std::string& name, bool embedded) {
   if (embedded && type != nullptr && type->embed) return BackendSummary::Binding::embedded;
   if (type == nullptr || !type->connect) return BackendSummary::Binding::no_connector;
-  return file.backend(name) != nullptr ? BackendSummary::Binding::configured : BackendSummary::Binding::not_configured;
+  const auto connections = file.connections();
+  return std::ranges::find(connections, name, &BackendSpec::name) != connections.end()
+             ? BackendSummary::Binding::configured
+             : BackendSummary::Binding::not_configured;
 }
 
 }  // namespace

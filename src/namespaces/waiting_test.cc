@@ -7,6 +7,7 @@
 #include <thread>
 
 #include "base/ids.h"
+#include "config/schema.h"
 #include "namespaces/check.h"
 #include "namespaces/parse.h"
 #include "namespaces/registry.h"
@@ -315,8 +316,8 @@ TEST_F(WaitingTest, MistakesOfTheFileStillRefuseTheStart) {
 
 TEST_F(WaitingTest, ACheckAsksEveryBackendOnce) {
   server->goes_down();
-  const FileSpec spec = parse(
-      file(std::string(kFar) + kNear + "  - {name: unconfigured, client_api: pubsub, backend: {type: fake}}\n"));
+  const FileSpec spec =
+      parse(file(std::string(kFar) + kNear + "  - {name: unconfigured, client_api: pubsub, backend: {type: fake}}\n"));
   const auto answers = run_blocking(check_backends(Context(), &spec, &parts, &runtime, 10s));
   ASSERT_EQ(answers.size(), 3u);
   EXPECT_EQ(answers[0].error->reason, "BACKEND_NOT_CONFIGURED");
@@ -326,6 +327,36 @@ TEST_F(WaitingTest, ACheckAsksEveryBackendOnce) {
   EXPECT_EQ(answers[2].error->reason, "BACKEND_UNAVAILABLE");
   EXPECT_EQ(answers[2].namespaces, std::vector<std::string>{"far"});
   EXPECT_EQ(server->asked(), 1);
+}
+
+// proves: F-12
+TEST_F(WaitingTest, AConnectionMayStandInTheNamespace) {
+  std::mutex mutex;
+  std::map<std::string, std::string> connected;
+  BackendType type{.name = "inline", .aliases = {}, .capabilities = {"event-log"}, .summary = "a server of a test"};
+  struct Options {
+    std::vector<std::string> brokers;
+    std::optional<std::string> user;
+  };
+  const auto schema =
+      config::Schema<Options>("inline", "A server.")
+          .field(&Options::brokers, "brokers", config::ListOf<config::Address>{.element = {}}, "Where it is.")
+          .field(&Options::user, "user", config::Text{}, "Who asks.");
+  type.validate = schema.validator();
+  type.options = schema.shared_info();
+  type.connect = [&](Context context, Runtime& r, std::string name, config::Node options) {
+    const std::lock_guard lock(mutex);
+    const auto* user = options.find("user");
+    connected[name] = options.find("brokers")->items().front().text() + (user != nullptr ? " " + user->text() : "");
+    return connect(std::move(context), r, std::move(name));
+  };
+  parts.add(std::move(type));
+  open(
+      "backends: {named: {type: inline, user: me}}\nnamespaces:\n"
+      "  - {name: a, client_api: pubsub, backend: {type: inline, brokers: [one:1]}}\n"
+      "  - {name: b, client_api: pubsub, backend: {name: named, brokers: [two:2]}}\n");
+  EXPECT_EQ(connected, (std::map<std::string, std::string>{{"inline", "one:1"}, {"named", "two:2 me"}}));
+  EXPECT_TRUE(publish("a"));
 }
 
 TEST_F(WaitingTest, EndsWhileItWaits) {
