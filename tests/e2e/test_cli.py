@@ -173,6 +173,20 @@ def test_validate_exit_codes(program: Cli, config_file: pathlib.Path, tmp_path: 
     assert program("validate", broken).returncode == 1
 
 
+def test_check_asks_the_backends(program: Cli, tmp_path: pathlib.Path) -> None:
+    good, bad = tmp_path / "good.yaml", tmp_path / "bad.yaml"
+    good.write_text(f"backends: {{log: {{type: sqlite, path: {tmp_path}/log.db}}}}\nnamespaces: [{{name: a, client_api: pubsub, backend: log}}]\n")
+    bad.write_text("namespaces: [{name: a, client_api: pubsub, backend: kafka}]\n")
+    done = program("check", good)
+    assert done.returncode == 0 and done.stdout.startswith("log "), done
+    done = program("check", bad, "--format", "json")
+    answer = json.loads(done.stdout)
+    (backend,) = answer["backends"]
+    assert done.returncode == 1 and not answer["good"] and not backend["answers"]
+    assert backend["error"]["reason"] == "BACKEND_NOT_CONFIGURED" and backend["namespaces"] == ["a"]
+    assert program("check", tmp_path / "missing.yaml").returncode == 2
+
+
 def test_the_quickstart_is_valid(program: Cli) -> None:
     quickstart = pathlib.Path(__file__).parents[2] / "examples" / "quickstart.yaml"
     found = program("validate", quickstart)
