@@ -45,7 +45,7 @@ Task<Result<std::vector<TopicState>>> Namespace::topics(Context context) const {
     if (!found) co_return std::unexpected(found.error());
     const TopicInfo& info = *found;
     PRISM_CO_TRY(const auto groups, co_await log_->groups(context, name));
-    PRISM_CO_TRY(const auto floors, co_await log_->floors(context, name, ""));  // any group tells begin and end
+    PRISM_CO_TRY(const auto floors, co_await log_->floors(context, name, "any"));  // any group tells begin and end
     TopicState state{name, {}};
     for (const auto& floor : floors) {
       TopicState::Partition partition{
