@@ -386,6 +386,8 @@ class Kafka(Server):
             "transaction.state.log.num.partitions": 10,
             "share.coordinator.state.topic.replication.factor": 1,
             "share.coordinator.state.topic.min.isr": 1,
+            "broker.session.timeout.ms": 2000,  # a broker that was killed may come back no sooner
+            "broker.heartbeat.interval.ms": 400,
             "group.initial.rebalance.delay.ms": 0,
             "group.min.session.timeout.ms": 1000,
             "sasl.enabled.mechanisms": "PLAIN,SCRAM-SHA-256,SCRAM-SHA-512",
@@ -429,15 +431,31 @@ class Kafka(Server):
         return self._java("-Xmx512m", "kafka.Kafka", str(self.data / "server.properties"))
 
     def answers(self) -> bool:
-        """Which brokers it knows: itself, once it has joined."""
+        """Which brokers it knows: itself, once it has joined. Then whether it keeps groups: it makes a topic for that when first asked."""
         with socket.create_connection(("127.0.0.1", self.port()), timeout=10) as connection:
-            metadata, version, correlation, all_topics = 3, 1, 7, 0
-            request = struct.pack(">hhih5si", metadata, version, correlation, 5, b"ready", all_topics)
-            connection.sendall(struct.pack(">i", len(request)) + request)
-            with connection.makefile("rb") as answer:
-                (size,) = struct.unpack(">i", answer.read(4) or b"\0\0\0\0")
-                body = answer.read(size)
-        return len(body) >= 8 and struct.unpack(">i", body[4:8])[0] >= 1
+            metadata = self._ask(connection, 3, 1, struct.pack(">i", 0))
+            if struct.unpack_from(">i", metadata)[0] < 1:
+                return False
+            for n in range(20):  # of all of that topic's partitions
+                group = b"ready-%d" % n
+                coordinator = self._ask(connection, 10, 0, struct.pack(f">h{len(group)}s", len(group), group))
+                if struct.unpack_from(">h", coordinator)[0] != 0:
+                    return False
+                offsets = self._ask(connection, 9, 2, struct.pack(f">h{len(group)}si", len(group), group, -1))
+                if struct.unpack_from(">ih", offsets)[1] != 0:
+                    return False
+        return True
+
+    @staticmethod
+    def _ask(connection: socket.socket, api: int, version: int, body: bytes) -> bytes:
+        request = struct.pack(">hhih5s", api, version, 1, 5, b"ready") + body
+        connection.sendall(struct.pack(">i", len(request)) + request)
+        with connection.makefile("rb") as answer:
+            (size,) = struct.unpack(">i", answer.read(4).ljust(4, b"\0"))
+            read = answer.read(size)
+        if len(read) < 8:
+            raise ConnectionError("the broker hung up")
+        return read[4:]  # without the number of the request
 
     def variables(self) -> dict[str, str]:
         at = {name: f"127.0.0.1:{self.port(name)}" for name in self.ports}

@@ -52,6 +52,14 @@ def _born(pid: int) -> str | None:
     return None if fields[0] in "ZX" else fields[19]
 
 
+def _children(pid: int) -> list[int]:
+    try:
+        found = [int(child) for child in pathlib.Path(f"/proc/{pid}/task/{pid}/children").read_text().split()]
+    except OSError:
+        return []
+    return found + [one for child in found for one in _children(child)]
+
+
 class Server:
     """What all servers share; one kind is one subclass."""
 
@@ -159,14 +167,16 @@ class Server:
                 self._state_file.unlink(missing_ok=True)
 
     def send(self, what: signal.Signals) -> None:
-        """A signal to its process; SIGKILL waits until it is gone."""
+        """A signal to its process, SIGKILL until it is gone; one that stops it or lets it go on, to its children too."""
         with self._alone():
             if self.pid is None:
                 raise ServerError(f"{self.name}: does not run")
             if what == signal.SIGKILL:
                 self._stop(what)
             else:
-                os.kill(self.pid, what)
+                for pid in (self.pid, *_children(self.pid)):
+                    with contextlib.suppress(ProcessLookupError):
+                        os.kill(pid, what)
 
     def openssl_files(self) -> pathlib.Path:
         """The folder of the certificates that all servers share."""
@@ -216,7 +226,9 @@ class Server:
             pid = self.pid
             if pid is None:
                 break
-            os.kill(pid, signal.SIGCONT)  # a paused one could not end
+            for one in (pid, *_children(pid)):  # paused ones could not end
+                with contextlib.suppress(ProcessLookupError):
+                    os.kill(one, signal.SIGCONT)
             os.kill(pid, what)
             deadline = time.monotonic() + wait
             while self.pid is not None and time.monotonic() < deadline:
