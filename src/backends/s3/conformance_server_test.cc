@@ -1,4 +1,5 @@
 // The conformance suites of ObjectStore and KeyValueStore on real servers.
+// proves: L-02
 #include "backends/s3/world_for_test.h"
 #include "capabilities/testing/key_value_suite.h"
 #include "capabilities/testing/object_store_suite.h"

@@ -36,7 +36,10 @@ class FakeServer {
   };
   using Handler = std::function<Reply(const Request&)>;  // on a connection's thread
 
-  explicit FakeServer(Handler handler) : handler_(std::move(handler)) {
+  // To a request whose body is still to come (Expect): an answer, after which the connection is closed, or none.
+  using Early = std::function<std::optional<Reply>(const Request&)>;
+
+  explicit FakeServer(Handler handler, Early early = nullptr) : handler_(std::move(handler)), early_(std::move(early)) {
     listener_ = ::socket(AF_INET, SOCK_STREAM | SOCK_CLOEXEC, 0);
     sockaddr_in address{};
     address.sin_family = AF_INET;
@@ -97,6 +100,14 @@ class FakeServer {
     return true;
   }
 
+  static std::string head_of(const Reply& reply) {
+    std::string head = "HTTP/1.1 " + std::to_string(reply.status) + " X\r\n";
+    for (const auto& [name, value] : reply.headers) head += name + ": " + value + "\r\n";
+    if (!reply.headers.contains("content-length"))
+      head += "content-length: " + std::to_string(reply.body.size()) + "\r\n";
+    return head;
+  }
+
   void serve(int fd) {
     std::string buffer;
     while (true) {
@@ -120,6 +131,14 @@ class FakeServer {
         at = next + 2;
       }
       buffer.erase(0, end + 4);
+      if (request.headers.contains("expect")) {
+        const auto refusal = early_ ? early_(request) : std::nullopt;
+        if (refusal) {
+          static_cast<void>(send_all(fd, head_of(*refusal) + "\r\n" + refusal->body));
+          break;
+        }
+        if (!send_all(fd, "HTTP/1.1 100 Continue\r\n\r\n")) break;
+      }
       const auto length = request.headers.find("content-length");
       const std::size_t size = length == request.headers.end() ? 0 : std::stoul(length->second);
       while (buffer.size() < size && (alive = fill(fd, buffer))) {
@@ -138,15 +157,11 @@ class FakeServer {
         end_.wait(lock, [this] { return ending_; });
         break;
       }
-      std::string head = "HTTP/1.1 " + std::to_string(reply.status) + " X\r\n";
-      for (const auto& [name, value] : reply.headers) head += name + ": " + value + "\r\n";
-      if (!reply.headers.contains("content-length"))
-        head += "content-length: " + std::to_string(reply.body.size()) + "\r\n";
       const std::string_view body =
           request.method == "HEAD"
               ? std::string_view()
               : std::string_view(reply.body).substr(0, reply.cut_after.value_or(reply.body.size()));
-      if (!send_all(fd, head + "\r\n") || !send_all(fd, body) || reply.cut_after) break;
+      if (!send_all(fd, head_of(reply) + "\r\n") || !send_all(fd, body) || reply.cut_after) break;
     }
     const std::lock_guard lock(mutex_);
     open_.erase(fd);
@@ -154,6 +169,7 @@ class FakeServer {
   }
 
   const Handler handler_;
+  const Early early_;
   int listener_ = -1;
   std::uint16_t port_ = 0;
   mutable std::mutex mutex_;

@@ -22,6 +22,8 @@ using namespace std::chrono_literals;
 
 constexpr std::size_t kPiece = 128UL << 10;  // what curl reads from a socket at once
 
+constexpr std::uint64_t kAsksFirst = 1UL << 20;  // bytes of a body
+
 void init_curl() {
   static const CURLcode done = curl_global_init(CURL_GLOBAL_DEFAULT);
   static_cast<void>(done);
@@ -408,9 +410,18 @@ Result<void> Transfer::prepare() {
   }
   if (request_.method != "HEAD") set(CURLOPT_CUSTOMREQUEST, request_.method.c_str());
   for (const auto& [name, value] : request_.headers) {
-    headers_ = curl_slist_append(headers_, (name + (value.empty() ? ";" : ": " + value)).c_str());
+    std::string line = name;
+    if (value.empty()) {
+      line += ';';  // as curl has it
+    } else {
+      line.append(": ").append(value);
+    }
+    headers_ = curl_slist_append(headers_, line.c_str());
   }
-  headers_ = curl_slist_append(headers_, "expect:");  // a round trip for nothing
+  // A server that refuses a large body says so before it is sent: it would close the connection upon the rest of it,
+  // and its answer be lost.
+  headers_ = curl_slist_append(headers_, size >= kAsksFirst ? "expect: 100-continue" : "expect:");
+  set(CURLOPT_EXPECT_100_TIMEOUT_MS, 500L);
   set(CURLOPT_HTTPHEADER, headers_);
   return {};
 }

@@ -144,12 +144,11 @@ Task<Result<std::pair<ObjectInfo, Payload>>> ObjectStore::get(Context context, s
   const bool whole = from == 0 && !n;
   std::optional<Opened> opened;
   if (whole || n.value_or(1) > 0) {
-    Call call{.method = "GET",
-              .bucket = bucket_,
-              .key = key,
-              .headers = {{"x-amz-checksum-mode", "ENABLED"}},
-              .read_only = true};
-    if (!whole) {
+    Call call{
+        .method = "GET", .bucket = bucket_, .key = key, .query = {}, .headers = {}, .body = {}, .read_only = true};
+    if (whole) {
+      call.headers.emplace_back("x-amz-checksum-mode", "ENABLED");  // of a range it might be that of a part
+    } else {
       const bool bounded = n && *n <= ~std::uint64_t{0} - from;
       call.headers.emplace_back("range", range_text(from, bounded ? std::optional(from + *n) : std::nullopt));
     }

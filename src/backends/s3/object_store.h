@@ -60,7 +60,7 @@ class ObjectStore final : public prism::ObjectStore {
   const std::string bucket_;
   const std::shared_ptr<ByteBudget> budget_, read_ahead_;
   const ObjectFeatures features_;
-  // Does the server keep the checksum of a whole object of several parts? Until one says no.
+  // Does the server keep checksums of whole objects? Until one says no.
   std::atomic<bool> whole_checksums_{true};
   std::atomic<bool> lifecycle_seen_to_{false};
   std::mutex mutex_;

@@ -57,6 +57,13 @@ Result<std::string> read(ObjectStore& store, const std::string& key) {
   return all.str();
 }
 
+std::string numbers(std::size_t size) {
+  std::string out;
+  while (out.size() < size) out += std::to_string(out.size()) + " ";
+  out.resize(size);
+  return out;
+}
+
 Payload text(std::string content) { return Payload(Bytes(std::move(content))); }
 
 TEST(Faults, WhatMayBeRepeatedIs) {
@@ -102,6 +109,18 @@ TEST(Faults, CredentialsThatAreRefusedAreNotTriedAgainAndAgain) {
   }
 }
 
+TEST(Faults, ARefusalBeforeTheBodyIsTheError) {
+  FakeServer server([](const Request&) { return Reply(); },
+                    [](const Request&) { return error_reply(403, "AccessDenied"); });
+  Runtime runtime;
+  const auto client = std::make_shared<Client>(runtime, options_for(server.address()), "files");
+  ObjectStore store(client, "bucket", runtime.budget());
+  const auto put = run_blocking(store.put({}, "k", text(numbers(4UL << 20)), {}));
+  ASSERT_FALSE(put);
+  EXPECT_EQ(put.error().reason, "BACKEND_PERMISSION_DENIED");
+  run_blocking(client->close());
+}
+
 TEST(Faults, AClockThatIsWrongIsSaid) {
   Rig rig([](const Request&) { return error_reply(403, "RequestTimeTooSkewed"); });
   const auto put = run_blocking(rig.store->put({}, "k", text("x"), {}));
@@ -138,13 +157,6 @@ std::string ranged(const std::string& content, const Request& request, Reply& re
   reply.headers["content-range"] =
       "bytes " + std::to_string(from) + "-" + std::to_string(content.size() - 1) + "/" + std::to_string(content.size());
   return content.substr(from);
-}
-
-std::string numbers(std::size_t size) {
-  std::string out;
-  while (out.size() < size) out += std::to_string(out.size()) + " ";
-  out.resize(size);
-  return out;
 }
 
 TEST(Faults, ADownloadThatBreaksOffGoesOn) {
@@ -336,7 +348,8 @@ TEST(Uploads, GoInPartsWithTheChecksumOfTheWhole) {
 TEST(Uploads, WorkWhereTheServerKnowsNoChecksums) {
   Parts state;
   Rig rig([&](const Request& request) {
-    if (request.headers.contains("x-amz-checksum-algorithm")) return error_reply(501, "NotImplemented");
+    if (request.headers.contains("x-amz-checksum-algorithm") || request.headers.contains("x-amz-checksum-crc32c"))
+      return error_reply(501, "NotImplemented");
     return state.answer(request);
   });
   for (int i = 0; i < 2; ++i) {
@@ -345,6 +358,17 @@ TEST(Uploads, WorkWhereTheServerKnowsNoChecksums) {
     EXPECT_EQ(state.created, "none");
     EXPECT_FALSE(state.complete_headers.contains("x-amz-checksum-crc32c"));
   }
+}
+
+TEST(Uploads, OfOneRequestWorkThereToo) {
+  Rig rig([&](const Request& request) {
+    if (request.headers.contains("x-amz-checksum-crc32c")) return error_reply(501, "NotImplemented");
+    return Reply{.headers = {{"etag", "\"e\""}}};
+  });
+  EXPECT_TRUE(run_blocking(rig.store->put({}, "k", text("x"), {})));
+  EXPECT_TRUE(run_blocking(rig.store->put({}, "k", text("x"), {})));
+  EXPECT_EQ(rig.requests(), 3U);
+  EXPECT_EQ(rig.server.seen()[2].headers.at("x-amz-meta-prism-crc32c"), crc_text(crc32c(0, "x")));
 }
 
 TEST(Uploads, AreRemovedWhenAPartFails) {

@@ -167,9 +167,15 @@ Task<Result<ObjectInfo>> Upload::put_whole(Context context, Chunk chunk) {
             .headers = std::move(headers_),
             .body = std::move(chunk.pieces)};
   call.headers.emplace_back(kCrcHeader, crc_text(chunk.crc));
-  call.headers.emplace_back("x-amz-checksum-crc32c", checksum_text(chunk.crc));
   for (auto& condition : conditions()) call.headers.push_back(std::move(condition));
-  auto answer = co_await client_.call(context, std::move(call));
+  const bool checked = store_.whole_checksums_.load(std::memory_order_relaxed);
+  Call with_checksum = call;
+  if (checked) with_checksum.headers.emplace_back("x-amz-checksum-crc32c", checksum_text(chunk.crc));
+  auto answer = co_await client_.call(context, std::move(with_checksum));
+  if (!answer && checked && answer.error().reason == "STORAGE_UNSUPPORTED") {
+    answer = co_await client_.call(context, std::move(call));
+    if (answer) store_.whole_checksums_.store(false, std::memory_order_relaxed);
+  }
   if (!answer) co_return co_await refused(std::move(context), std::move(answer).error());
   const std::string* const etag = answer->head.find("etag");
   co_return info(answer->head, etag != nullptr ? without_quotes(*etag) : "");
