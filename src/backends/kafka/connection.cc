@@ -62,6 +62,36 @@ Connection::Connection(std::string backend, Options options)
     : options_(std::move(options)),
       peer_{.backend = std::move(backend), .system = "Kafka", .address = joined(options_.brokers, ", ")} {}
 
+Connection::~Connection() {
+  threads_->join();
+  requests_.reset();
+}
+
+Result<std::shared_ptr<RequestClient>> Connection::requests() {
+  {
+    const std::lock_guard lock(mutex_);
+    if (requests_ != nullptr) return requests_;
+  }
+  PRISM_TRY(Conf conf, this->conf());
+  PRISM_TRY(rd_kafka_t* const raw, make(RD_KAFKA_PRODUCER, std::move(conf)));
+  auto made = std::make_shared<RequestClient>(raw);
+  {
+    const std::lock_guard lock(mutex_);
+    if (requests_ == nullptr) requests_ = made;
+    if (requests_ == made) return made;
+  }
+  discard(std::move(made));  // another one was faster
+  return requests();
+}
+
+void Connection::discard(std::shared_ptr<RequestClient> client) {
+  {
+    const std::lock_guard lock(mutex_);
+    if (requests_ == client) requests_.reset();
+  }
+  threads_->start([client = std::move(client)]() mutable { client.reset(); });
+}
+
 Result<Conf> Connection::conf(std::string_view client_id) const {
   Conf conf(rd_kafka_conf_new());
   std::optional<Error> failed;
@@ -159,6 +189,10 @@ void Connection::note(rd_kafka_resp_err_t code, std::string_view detail) {
     if (!last_break_.empty()) why = last_break_;
   }
   Error now = error_of(peer_, code, why);
+  if (options_.mechanism != Mechanism::plain && now.reason == "BACKEND_AUTHENTICATION_FAILED" &&
+      rd_kafka_version() < 0x02060100) {
+    now.hint += "; SCRAM against Kafka 4 needs librdkafka 2.6.1 or later";
+  }
   const bool sure = client::needs_operator(now);
   if (!down && !sure) return;
   const auto time = Clock::now();
@@ -207,14 +241,19 @@ Error Connection::error(rd_kafka_resp_err_t code, std::string_view detail, Retry
 
 namespace {
 
+// Of requests to a group's coordinator. librdkafka 2.0 uses freed memory when one that has timed out finds its
+// coordinator after all. So theirs is the longest that it takes, and a client with one that was given up is not used
+// any more.
+constexpr int kLongest = 3'600'000;
+
 struct Wait {
   Queue queue;
   std::unique_ptr<rd_kafka_AdminOptions_t, Deleter<rd_kafka_AdminOptions_destroy>> options;
 
-  Wait(rd_kafka_t* client, rd_kafka_admin_op_t op, Clock::time_point deadline)
+  Wait(rd_kafka_t* client, rd_kafka_admin_op_t op, int timeout)
       : queue(rd_kafka_queue_new(client)), options(rd_kafka_AdminOptions_new(client, op)) {
     std::array<char, 64> why{};
-    rd_kafka_AdminOptions_set_request_timeout(options.get(), until(deadline), why.data(), why.size());
+    rd_kafka_AdminOptions_set_request_timeout(options.get(), timeout, why.data(), why.size());
   }
 };
 
@@ -241,13 +280,14 @@ Result<Event> Admin::wait(rd_kafka_queue_t* queue, Clock::time_point deadline) {
 }
 
 Result<Admin::TopicMeta> Admin::metadata(const std::string& topic, Clock::time_point deadline) {
-  const TopicHandle handle(rd_kafka_topic_new(client_, topic.c_str(), nullptr));
+  PRISM_TRY(const auto client, connection_.requests());
+  const TopicHandle handle(rd_kafka_topic_new(client->raw, topic.c_str(), nullptr));
   if (handle == nullptr) return fail(error(rd_kafka_last_error()));
   while (true) {
     const rd_kafka_metadata_t* found = nullptr;
     // In slices: where the brokers refuse us, it is of no use to wait.
     const auto slice = std::min(deadline, Clock::now() + std::chrono::seconds(1));
-    auto code = rd_kafka_metadata(client_, 0, handle.get(), &found, until(slice));
+    auto code = rd_kafka_metadata(client->raw, 0, handle.get(), &found, until(slice));
     if (code != RD_KAFKA_RESP_ERR_NO_ERROR) {
       const auto known = connection_.trouble();
       if ((known && client::needs_operator(*known)) || Clock::now() >= deadline || !is_transient(code))
@@ -276,8 +316,9 @@ Result<Admin::TopicMeta> Admin::metadata(const std::string& topic, Clock::time_p
 }
 
 Result<std::map<std::string, Admin::TopicMeta>> Admin::all_topics(Clock::time_point deadline) {
+  PRISM_TRY(const auto client, connection_.requests());
   const rd_kafka_metadata_t* found = nullptr;
-  const auto code = rd_kafka_metadata(client_, 1, nullptr, &found, until(deadline));
+  const auto code = rd_kafka_metadata(client->raw, 1, nullptr, &found, until(deadline));
   if (code != RD_KAFKA_RESP_ERR_NO_ERROR) return fail(error(code));
   const std::unique_ptr<const rd_kafka_metadata_t, Deleter<rd_kafka_metadata_destroy>> owner(found);
   connection_.answered();
@@ -293,6 +334,7 @@ Result<std::map<std::string, Admin::TopicMeta>> Admin::all_topics(Clock::time_po
 
 Result<bool> Admin::create(const std::string& topic, std::uint32_t partitions, std::uint32_t replication,
                            Clock::time_point deadline) {
+  PRISM_TRY(const auto client, connection_.requests());
   std::array<char, 256> why{};
   const std::unique_ptr<rd_kafka_NewTopic_t, Deleter<rd_kafka_NewTopic_destroy>> wanted(
       rd_kafka_NewTopic_new(topic.c_str(), partitions == 0 ? -1 : static_cast<int>(partitions),
@@ -300,10 +342,10 @@ Result<bool> Admin::create(const std::string& topic, std::uint32_t partitions, s
   if (wanted == nullptr) return fail(error(RD_KAFKA_RESP_ERR_INVALID_PARTITIONS, why.data()));
   // A record's time is that of its append.
   rd_kafka_NewTopic_set_config(wanted.get(), "message.timestamp.type", "LogAppendTime");
-  Wait wait_for(client_, RD_KAFKA_ADMIN_OP_CREATETOPICS, deadline);
+  Wait wait_for(client->raw, RD_KAFKA_ADMIN_OP_CREATETOPICS, until(deadline));
   rd_kafka_AdminOptions_set_operation_timeout(wait_for.options.get(), until(deadline), why.data(), why.size());
   rd_kafka_NewTopic_t* list = wanted.get();
-  rd_kafka_CreateTopics(client_, &list, 1, wait_for.options.get(), wait_for.queue.get());
+  rd_kafka_CreateTopics(client->raw, &list, 1, wait_for.options.get(), wait_for.queue.get());
   PRISM_TRY(const Event event, wait(wait_for.queue.get(), deadline));
   std::size_t n = 0;
   const auto* const* const results =
@@ -317,11 +359,12 @@ Result<bool> Admin::create(const std::string& topic, std::uint32_t partitions, s
 }
 
 Result<std::uint64_t> Admin::max_message_bytes(const std::string& topic, Clock::time_point deadline) {
+  PRISM_TRY(const auto client, connection_.requests());
   const std::unique_ptr<rd_kafka_ConfigResource_t, Deleter<rd_kafka_ConfigResource_destroy>> wanted(
       rd_kafka_ConfigResource_new(RD_KAFKA_RESOURCE_TOPIC, topic.c_str()));
-  Wait wait_for(client_, RD_KAFKA_ADMIN_OP_DESCRIBECONFIGS, deadline);
+  Wait wait_for(client->raw, RD_KAFKA_ADMIN_OP_DESCRIBECONFIGS, until(deadline));
   rd_kafka_ConfigResource_t* list = wanted.get();
-  rd_kafka_DescribeConfigs(client_, &list, 1, wait_for.options.get(), wait_for.queue.get());
+  rd_kafka_DescribeConfigs(client->raw, &list, 1, wait_for.options.get(), wait_for.queue.get());
   PRISM_TRY(const Event event, wait(wait_for.queue.get(), deadline));
   std::size_t n = 0;
   const auto* const* const resources =
@@ -345,10 +388,11 @@ Result<std::uint64_t> Admin::max_message_bytes(const std::string& topic, Clock::
 
 Result<std::vector<std::uint64_t>> Admin::offsets(const std::string& topic, std::uint32_t partitions, std::int64_t when,
                                                   Clock::time_point deadline) {
+  PRISM_TRY(const auto client, connection_.requests());
   while (true) {
     PartitionList list;
     for (std::uint32_t p = 0; p < partitions; ++p) list.add(topic, p, when);
-    auto code = rd_kafka_offsets_for_times(client_, list.get(), until(deadline));
+    auto code = rd_kafka_offsets_for_times(client->raw, list.get(), until(deadline));
     if (code == RD_KAFKA_RESP_ERR_NO_ERROR) connection_.answered();
     std::vector<std::uint64_t> out(partitions);
     std::vector<std::size_t> beyond;
@@ -379,15 +423,25 @@ Result<std::vector<std::uint64_t>> Admin::offsets(const std::string& topic, std:
 
 Result<std::vector<Admin::GroupOffset>> Admin::committed(const std::string& group, const std::string& topic,
                                                          std::uint32_t partitions, Clock::time_point deadline) {
+  PRISM_TRY(const auto client, connection_.requests());
   while (true) {
     PartitionList list;
     for (std::uint32_t p = 0; p < partitions; ++p) list.add(topic, p);
     const std::unique_ptr<rd_kafka_ListConsumerGroupOffsets_t, Deleter<rd_kafka_ListConsumerGroupOffsets_destroy>>
         wanted(rd_kafka_ListConsumerGroupOffsets_new(group.c_str(), list.get()));
-    Wait wait_for(client_, RD_KAFKA_ADMIN_OP_LISTCONSUMERGROUPOFFSETS, deadline);
+    Wait wait_for(client->raw, RD_KAFKA_ADMIN_OP_LISTCONSUMERGROUPOFFSETS, kLongest);
     rd_kafka_ListConsumerGroupOffsets_t* ask = wanted.get();
-    rd_kafka_ListConsumerGroupOffsets(client_, &ask, 1, wait_for.options.get(), wait_for.queue.get());
-    PRISM_TRY(const Event event, wait(wait_for.queue.get(), deadline));
+    rd_kafka_ListConsumerGroupOffsets(client->raw, &ask, 1, wait_for.options.get(), wait_for.queue.get());
+    const Event event(rd_kafka_queue_poll(wait_for.queue.get(), until(deadline)));
+    if (event == nullptr) {
+      connection_.discard(client);
+      return fail(error(RD_KAFKA_RESP_ERR__TIMED_OUT));
+    }
+    if (const auto failed = rd_kafka_event_error(event.get()); failed != RD_KAFKA_RESP_ERR_NO_ERROR) {
+      const char* const text = rd_kafka_event_error_string(event.get());
+      return fail(error(failed, text != nullptr ? text : ""));
+    }
+    connection_.answered();
     std::size_t n = 0;
     const auto* const* const results = rd_kafka_ListConsumerGroupOffsets_result_groups(
         rd_kafka_event_ListConsumerGroupOffsets_result(event.get()), &n);
@@ -413,14 +467,18 @@ Result<std::vector<Admin::GroupOffset>> Admin::committed(const std::string& grou
 }
 
 Result<bool> Admin::commit(const std::string& group, const PartitionList& offsets, Clock::time_point deadline) {
+  PRISM_TRY(const auto client, connection_.requests());
   while (true) {
     const std::unique_ptr<rd_kafka_AlterConsumerGroupOffsets_t, Deleter<rd_kafka_AlterConsumerGroupOffsets_destroy>>
         wanted(rd_kafka_AlterConsumerGroupOffsets_new(group.c_str(), offsets.get()));
-    Wait wait_for(client_, RD_KAFKA_ADMIN_OP_ALTERCONSUMERGROUPOFFSETS, deadline);
+    Wait wait_for(client->raw, RD_KAFKA_ADMIN_OP_ALTERCONSUMERGROUPOFFSETS, kLongest);
     rd_kafka_AlterConsumerGroupOffsets_t* ask = wanted.get();
-    rd_kafka_AlterConsumerGroupOffsets(client_, &ask, 1, wait_for.options.get(), wait_for.queue.get());
-    const Event event(rd_kafka_queue_poll(wait_for.queue.get(), until(deadline) + 1'000));
-    if (event == nullptr) return fail(error(RD_KAFKA_RESP_ERR__TIMED_OUT, {}, Retry::unknown_outcome));
+    rd_kafka_AlterConsumerGroupOffsets(client->raw, &ask, 1, wait_for.options.get(), wait_for.queue.get());
+    const Event event(rd_kafka_queue_poll(wait_for.queue.get(), until(deadline)));
+    if (event == nullptr) {
+      connection_.discard(client);
+      return fail(error(RD_KAFKA_RESP_ERR__TIMED_OUT, {}, Retry::unknown_outcome));
+    }
     auto code = rd_kafka_event_error(event.get());
     if (code == RD_KAFKA_RESP_ERR_NO_ERROR) {
       connection_.answered();
@@ -442,8 +500,9 @@ Result<bool> Admin::commit(const std::string& group, const PartitionList& offset
 }
 
 Result<std::vector<std::string>> Admin::groups(Clock::time_point deadline) {
-  Wait wait_for(client_, RD_KAFKA_ADMIN_OP_LISTCONSUMERGROUPS, deadline);
-  rd_kafka_ListConsumerGroups(client_, wait_for.options.get(), wait_for.queue.get());
+  PRISM_TRY(const auto client, connection_.requests());
+  Wait wait_for(client->raw, RD_KAFKA_ADMIN_OP_LISTCONSUMERGROUPS, until(deadline));
+  rd_kafka_ListConsumerGroups(client->raw, wait_for.options.get(), wait_for.queue.get());
   PRISM_TRY(const Event event, wait(wait_for.queue.get(), deadline));
   return names_of(rd_kafka_event_ListConsumerGroups_result(event.get()));
 }

@@ -18,6 +18,7 @@
 #include "backends/client/errors.h"
 #include "backends/kafka/codec.h"
 #include "backends/kafka/options.h"
+#include "backends/kafka/threads.h"
 #include "base/types.h"
 
 namespace prism::kafka {
@@ -52,10 +53,24 @@ class PartitionList {
   std::unique_ptr<rd_kafka_topic_partition_list_t, Deleter<rd_kafka_topic_partition_list_destroy>> list_;
 };
 
+class Connection;
+
+// A client of librdkafka for requests; destroying it blocks.
+struct RequestClient {
+  explicit RequestClient(rd_kafka_t* c) noexcept : raw(c) {}
+  ~RequestClient() { rd_kafka_destroy(raw); }
+  RequestClient(const RequestClient&) = delete;
+  RequestClient& operator=(const RequestClient&) = delete;
+  rd_kafka_t* const raw;
+};
+
 // Thread-safe. librdkafka's clients refer to it: it outlives them.
 class Connection {
  public:
   Connection(std::string backend, Options options);
+  ~Connection();  // when all threads have ended
+  Connection(const Connection&) = delete;
+  Connection& operator=(const Connection&) = delete;
 
   const Options& options() const noexcept { return options_; }
   const client::Peer& peer() const noexcept { return peer_; }
@@ -63,6 +78,14 @@ class Connection {
   // What all clients have in common. Errors: files of certificates that cannot be used.
   Result<Conf> conf(std::string_view client_id = "prism") const;
   Result<rd_kafka_t*> make(rd_kafka_type_t type, Conf conf);
+
+  // Those that serve clients, or destroy them.
+  Threads& threads() noexcept { return *threads_; }
+
+  // The client for requests; made when it is first asked for.
+  Result<std::shared_ptr<RequestClient>> requests();
+  // It is not used any more, and destroyed when nobody uses it.
+  void discard(std::shared_ptr<RequestClient> client);
 
   // --- health ---
   void answered() noexcept;  // some broker did
@@ -78,12 +101,14 @@ class Connection {
 
   const Options options_;
   const client::Peer peer_;
+  const std::shared_ptr<Threads> threads_ = std::make_shared<Threads>();
   std::atomic<bool> healthy_{true};
   mutable std::mutex mutex_;
-  std::string last_break_;          // why the last connection broke, or was not made; guarded by mutex_
-  std::optional<Error> trouble_;    // guarded by mutex_
-  Clock::time_point since_{};       // guarded by mutex_
-  Clock::time_point since_sure_{};  // when trouble that needs an operator was last seen; guarded by mutex_
+  std::shared_ptr<RequestClient> requests_;  // guarded by mutex_
+  std::string last_break_;                   // why the last connection broke, or was not made; guarded by mutex_
+  std::optional<Error> trouble_;             // guarded by mutex_
+  Clock::time_point since_{};                // guarded by mutex_
+  Clock::time_point since_sure_{};           // when trouble that needs an operator was last seen; guarded by mutex_
 };
 
 // Requests that block: for threads that may wait. Thread-safe.
@@ -98,7 +123,7 @@ class Admin {
     std::string metadata;
   };
 
-  Admin(Connection& connection, rd_kafka_t* client) : connection_(connection), client_(client) {}
+  explicit Admin(Connection& connection) : connection_(connection) {}
 
   // `topic` and `group` are Kafka's names of them.
   Result<TopicMeta> metadata(const std::string& topic, Clock::time_point deadline);
@@ -124,7 +149,6 @@ class Admin {
   }
 
   Connection& connection_;
-  rd_kafka_t* const client_;
 };
 
 // Milliseconds until then, as librdkafka takes them; never less than 1.

@@ -103,12 +103,8 @@ Error error_of(const client::Peer& peer, rd_kafka_resp_err_t code, std::string_v
     case RD_KAFKA_RESP_ERR__AUTHENTICATION:
     case RD_KAFKA_RESP_ERR_SASL_AUTHENTICATION_FAILED:
     case RD_KAFKA_RESP_ERR_UNSUPPORTED_SASL_MECHANISM:
-    case RD_KAFKA_RESP_ERR_ILLEGAL_SASL_STATE: {
-      Error error = client::authentication_failed(peer, why);
-      if (rd_kafka_version() < 0x02060100 && why.find("SCRAM") != std::string::npos)
-        error.hint += "; SCRAM against Kafka 4 needs librdkafka 2.6.1 or later";
-      return error;
-    }
+    case RD_KAFKA_RESP_ERR_ILLEGAL_SASL_STATE:
+      return client::authentication_failed(peer, why);
     case RD_KAFKA_RESP_ERR__SSL:
       return client::tls_failed(peer, why);
     case RD_KAFKA_RESP_ERR_TOPIC_AUTHORIZATION_FAILED:
@@ -124,6 +120,8 @@ Error error_of(const client::Peer& peer, rd_kafka_resp_err_t code, std::string_v
     case RD_KAFKA_RESP_ERR__MSG_TIMED_OUT:
     case RD_KAFKA_RESP_ERR_REQUEST_TIMED_OUT:
       return client::timed_out(peer, why, retry);
+    case RD_KAFKA_RESP_ERR__FATAL:  // of a producer that is about to be replaced
+      return client::unavailable(peer, why, retry);
     case RD_KAFKA_RESP_ERR__DESTROY:
     case RD_KAFKA_RESP_ERR__PURGE_QUEUE:
     case RD_KAFKA_RESP_ERR__PURGE_INFLIGHT:

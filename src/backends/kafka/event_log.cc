@@ -16,8 +16,9 @@ namespace prism::kafka {
 namespace {
 
 constexpr std::size_t kMaxGroupBytes = 255;
-constexpr auto kFlush = std::chrono::seconds(10);  // what closing waits for records under way
-constexpr auto kMove = std::chrono::seconds(30);   // what seek() waits for consumers elsewhere
+constexpr auto kFlush = std::chrono::seconds(10);   // what closing waits for records under way
+constexpr auto kMove = std::chrono::seconds(30);    // what seek() waits for consumers elsewhere
+constexpr auto kReplace = std::chrono::seconds(1);  // how often a producer is replaced, at most
 constexpr auto kProbe = std::chrono::milliseconds(500);
 
 class ConsumerHandle final : public GroupConsumer {
@@ -42,8 +43,7 @@ class Log final : public KafkaEventLog {
       : connection_(std::move(connection)),
         loop_(loop),
         main_(std::move(producer)),
-        topics_(*connection_, main_->client()),
-        threads_(std::make_shared<Threads>()),
+        topics_(*connection_),
         blocking_("kafka", 4) {
     features_ = {.durability = connection_->options().replication > 1 ? Durability::replicated : Durability::os,
                  .deduplicates = false,
@@ -64,7 +64,7 @@ class Log final : public KafkaEventLog {
     auto found = co_await ask<Admin::TopicMeta>(
         context,
         [this](Clock::time_point deadline) -> Result<Admin::TopicMeta> {
-          Admin admin(*connection_, main_->client());
+          Admin admin(*connection_);
           // A topic that is hardly there: the answer is small, and needs no right.
           auto meta = admin.metadata(std::string(kInternalPrefix) + ".check", deadline);
           if (!meta && meta.error().reason == "TOPIC_NOT_FOUND") return Admin::TopicMeta{};
@@ -127,12 +127,12 @@ class Log final : public KafkaEventLog {
     }
     co_return co_await ask<std::unique_ptr<LogReader>>(
         context, [this, topic, partition, start](Clock::time_point deadline) -> Result<std::unique_ptr<LogReader>> {
-          Admin admin(*connection_, main_->client());
+          Admin admin(*connection_);
           PRISM_TRY(const auto offsets, resolve(admin, *topic, start, deadline));
           std::vector<std::pair<std::uint32_t, std::uint64_t>> from;
           for (std::uint32_t p = partition.value_or(0); p < (partition ? *partition + 1 : topic->partitions); ++p)
             from.emplace_back(p, offsets[p]);
-          return open_reader(connection_, loop_, *threads_, topic, std::move(from));
+          return open_reader(connection_, loop_, topic, std::move(from));
         });
   }
 
@@ -140,11 +140,11 @@ class Log final : public KafkaEventLog {
     PRISM_CO_TRY(const auto topic, co_await find(context, spec.topic, true));
     PRISM_CO_TRY(const std::string group, wire_group(spec.group));
     const Start start = spec.start;
-    auto consumer = std::make_shared<Consumer>(connection_, main_, loop_, topic, group, std::move(spec));
+    auto consumer = std::make_shared<Consumer>(connection_, loop_, topic, group, std::move(spec));
     PRISM_CO_CHECK(
         co_await ask<void>(context, [this, topic, group, start, consumer](Clock::time_point deadline) -> Result<void> {
           PRISM_CHECK(place(*topic, group, start, deadline));
-          return consumer->start(*threads_);
+          return consumer->start();
         }));
     {
       const std::lock_guard lock(mutex_);
@@ -158,7 +158,7 @@ class Log final : public KafkaEventLog {
     PRISM_CO_TRY(const auto topic, co_await find(context, std::move(name), false));
     using Names = std::vector<std::string>;
     co_return co_await ask<Names>(context, [this, topic](Clock::time_point deadline) -> Result<Names> {
-      Admin admin(*connection_, main_->client());
+      Admin admin(*connection_);
       PRISM_TRY(const auto all, admin.groups(deadline));
       const std::string& prefix = connection_->options().prefix;
       Names names;
@@ -178,7 +178,7 @@ class Log final : public KafkaEventLog {
     PRISM_CO_TRY(const std::string wire, wire_group(group));
     using Floors = Batch<GroupFloor>;
     co_return co_await ask<Floors>(context, [this, topic, wire](Clock::time_point deadline) -> Result<Floors> {
-      Admin admin(*connection_, main_->client());
+      Admin admin(*connection_);
       PRISM_TRY(const auto held, admin.committed(wire, topic->wire, topic->partitions, deadline));
       PRISM_TRY(const auto begins, admin.offsets(topic->wire, topic->partitions, RD_KAFKA_OFFSET_BEGINNING, deadline));
       PRISM_TRY(const auto ends, admin.offsets(topic->wire, topic->partitions, RD_KAFKA_OFFSET_END, deadline));
@@ -202,7 +202,7 @@ class Log final : public KafkaEventLog {
     const Id128 move = random_id();
     using Offsets = std::vector<std::uint64_t>;
     PRISM_CO_TRY(const auto to, co_await ask<Offsets>(context, [this, topic, start](Clock::time_point deadline) {
-                   Admin admin(*connection_, main_->client());
+                   Admin admin(*connection_);
                    return resolve(admin, *topic, start, deadline);
                  }));
     const auto limit = std::min(context.deadline(), Clock::now() + kMove);
@@ -234,7 +234,7 @@ class Log final : public KafkaEventLog {
   Task<Result<Position>> end(Context context, std::string name) override {
     PRISM_CO_TRY(const auto topic, co_await find(context, std::move(name), false));
     co_return co_await ask<Position>(context, [this, topic](Clock::time_point deadline) -> Result<Position> {
-      Admin admin(*connection_, main_->client());
+      Admin admin(*connection_);
       PRISM_TRY(const auto ends, admin.offsets(topic->wire, topic->partitions, RD_KAFKA_OFFSET_END, deadline));
       Position position;
       for (std::uint32_t p = 0; p < topic->partitions; ++p) {
@@ -266,13 +266,17 @@ class Log final : public KafkaEventLog {
         if (const auto consumer = weak.lock()) consumer->abandon();
       }
     }
-    threads_->join();
+    connection_->threads().stop();
+    connection_->threads().join();
     std::map<std::uint64_t, std::shared_ptr<Producer>> producers;
     {
       const std::lock_guard lock(mutex_);
       producers = producers_;
     }
-    for (const auto& [size, producer] : producers) producer->close(Clock::now() + kFlush);
+    for (const auto& [size, producer] : producers) {
+      if (producer != nullptr) producer->close(Clock::now() + kFlush);
+    }
+    main_->close(Clock::now());
     scope_.join_blocking();
   }
 
@@ -333,20 +337,23 @@ class Log final : public KafkaEventLog {
 
   // A producer's batches must be no larger than the topic takes.
   Result<std::shared_ptr<Producer>> producer_for(const Topic& topic) {
-    const std::uint64_t usual = connection_->options().batch_bytes;
-    if (topic.max_message_bytes >= usual) return main_;
+    const std::uint64_t size =
+        std::max<std::uint64_t>(std::min(topic.max_message_bytes, connection_->options().batch_bytes), 1);
     const std::lock_guard lock(mutex_);
-    if (closed_.load()) return main_;
-    const auto it = producers_.find(topic.max_message_bytes);
-    if (it != producers_.end()) return it->second;
-    PRISM_TRY(auto producer, Producer::open(connection_, loop_, std::max<std::uint64_t>(topic.max_message_bytes, 1)));
-    producers_.emplace(topic.max_message_bytes, producer);
-    return producer;
+    auto& held = producers_[size];
+    if ((held != nullptr && !held->broken()) || closed_.load()) return held != nullptr ? held : main_;
+    const auto now = Clock::now();
+    if (held != nullptr && now < next_producer_) return held;  // it says why it does not go on
+    next_producer_ = now + kReplace;
+    PRISM_TRY(auto fresh, Producer::open(connection_, loop_, size));
+    if (held != nullptr) connection_->threads().start([old = std::move(held)] { old->close(Clock::now()); });
+    held = std::move(fresh);
+    return held;
   }
 
   // A group that has never been there begins at `start`, whichever of its members comes first.
   Result<void> place(const Topic& topic, const std::string& group, const Start& start, Clock::time_point deadline) {
-    Admin admin(*connection_, main_->client());
+    Admin admin(*connection_);
     PRISM_TRY(const auto held, admin.committed(group, topic.wire, topic.partitions, deadline));
     if (std::all_of(held.begin(), held.end(), [](const auto& h) { return h.offset.has_value(); })) return {};
     PRISM_TRY(const auto from, resolve(admin, topic, start, deadline));
@@ -362,7 +369,7 @@ class Log final : public KafkaEventLog {
   // True: the group is there.
   Result<bool> moved(const Topic& topic, const std::string& group, const Id128& move,
                      const std::vector<std::uint64_t>& to, bool told, Clock::time_point deadline) {
-    Admin admin(*connection_, main_->client());
+    Admin admin(*connection_);
     PartitionList progress;
     PartitionList command;
     for (std::uint32_t p = 0; p < topic.partitions; ++p) {
@@ -404,11 +411,11 @@ class Log final : public KafkaEventLog {
   std::mutex shut_mutex_;
   const std::shared_ptr<Producer> main_;
   Topics topics_;
-  const std::shared_ptr<Threads> threads_;
   std::mutex mutex_;
   std::vector<std::weak_ptr<Consumer>> consumers_;                   // guarded by mutex_
   std::map<std::uint64_t, std::shared_ptr<Producer>> producers_;     // by size of batches; guarded by mutex_
   std::map<std::string, Clock::time_point, std::less<>> next_look_;  // guarded by mutex_
+  Clock::time_point next_producer_{};                                // guarded by mutex_
   Scope scope_;
   OffloadPool blocking_;  // ends first: what it runs uses the rest
 };

@@ -88,10 +88,9 @@ Result<std::vector<std::uint64_t>> resolve(Admin& admin, const Topic& topic, con
   return from;
 }
 
-Consumer::Consumer(std::shared_ptr<Connection> connection, std::shared_ptr<Producer> main, EventLoop& loop,
-                   TopicPtr topic, std::string wire_group, GroupSpec spec)
+Consumer::Consumer(std::shared_ptr<Connection> connection, EventLoop& loop, TopicPtr topic, std::string wire_group,
+                   GroupSpec spec)
     : connection_(std::move(connection)),
-      main_(std::move(main)),
       loop_(loop),
       topic_(std::move(topic)),
       wire_group_(std::move(wire_group)),
@@ -126,7 +125,7 @@ std::string Consumer::make_token(std::uint32_t partition, std::uint64_t offset, 
   return token;
 }
 
-Result<void> Consumer::start(Threads& threads) {
+Result<void> Consumer::start() {
   const Options& options = connection_->options();
   PRISM_TRY(Conf conf, connection_->conf(spec_.client.empty() ? "prism" : "prism " + made_visible(spec_.client)));
   std::optional<std::string> refused;
@@ -158,7 +157,7 @@ Result<void> Consumer::start(Threads& threads) {
   PartitionList topics;
   rd_kafka_topic_partition_list_add(topics.get(), topic_->wire.c_str(), RD_KAFKA_PARTITION_UA);
   const auto code = rd_kafka_subscribe(client_, topics.get());
-  threads.start([self = shared_from_this()] { self->run(); });
+  connection_->threads().start([self = shared_from_this()] { self->run(); });
   if (code == RD_KAFKA_RESP_ERR_NO_ERROR) return {};
   abandon();
   return fail(connection_->error(code));
@@ -301,7 +300,7 @@ void Consumer::assigned(const rd_kafka_topic_partition_list_t* partitions) {
   const std::vector<std::uint32_t> mine = partitions_of(partitions);
   std::uint32_t count = topic_->partitions;
   for (const std::uint32_t p : mine) count = std::max(count, p + 1);
-  Admin admin(*connection_, main_->client());
+  Admin admin(*connection_);
   std::vector<Admin::GroupOffset> held;
   std::vector<Admin::GroupOffset> moves;
   std::vector<std::uint64_t> starts;
@@ -573,11 +572,12 @@ void Consumer::pause_or_resume() {
 }
 
 void Consumer::watch_moves() {
+  if (connection_->trouble()) return;  // later
   {
     const std::lock_guard lock(mutex_);
     if (owned_.empty() || revoking_since_) return;
   }
-  Admin admin(*connection_, main_->client());
+  Admin admin(*connection_);
   const auto moves = admin.committed(seek_group(wire_group_), topic_->wire, topic_->partitions,
                                      Clock::now() + std::chrono::seconds(2));
   if (!moves) return;  // it is asked again soon

@@ -21,10 +21,9 @@
 
 #include "backends/kafka/connection.h"
 #include "backends/kafka/deadlines.h"
-#include "backends/kafka/producer.h"
-#include "backends/kafka/threads.h"
 #include "backends/kafka/topic.h"
 #include "capabilities/delivery_window.h"
+#include "runtime/loop.h"
 
 namespace prism::kafka {
 
@@ -36,13 +35,12 @@ Result<std::vector<std::uint64_t>> resolve(Admin& admin, const Topic& topic, con
 
 class Consumer : public std::enable_shared_from_this<Consumer> {
  public:
-  // `main`: whose client asks for offsets of groups.
-  Consumer(std::shared_ptr<Connection> connection, std::shared_ptr<Producer> main, EventLoop& loop, TopicPtr topic,
-           std::string wire_group, GroupSpec spec);
+  Consumer(std::shared_ptr<Connection> connection, EventLoop& loop, TopicPtr topic, std::string wire_group,
+           GroupSpec spec);
 
   const std::string& wire_group() const noexcept { return wire_group_; }
   const Topic& topic() const noexcept { return *topic_; }
-  Result<void> start(Threads& threads);  // joins the group; blocks for a moment
+  Result<void> start();  // joins the group; blocks for a moment
 
   static Task<Result<Batch<Delivery>>> receive(std::shared_ptr<Consumer> self, Context context, std::size_t max,
                                                std::size_t max_bytes);
@@ -124,7 +122,6 @@ class Consumer : public std::enable_shared_from_this<Consumer> {
                          std::uint32_t serial) const;
 
   const std::shared_ptr<Connection> connection_;
-  const std::shared_ptr<Producer> main_;
   EventLoop& loop_;
   const TopicPtr topic_;
   const std::string wire_group_;

@@ -10,6 +10,7 @@
 #include <set>
 #include <thread>
 
+#include "backends/kafka/producer.h"
 #include "backends/kafka/topics.h"
 #include "backends/kafka/world_for_test.h"
 
@@ -176,6 +177,13 @@ TEST_F(KafkaTest, WhoMayNotIsToldWhy) {
     EXPECT_EQ(appended.error().reason, "BACKEND_AUTHENTICATION_FAILED");  // at once, without asking again
     EXPECT_LT(Clock::now() - before, std::chrono::seconds(1));
   }
+  if (rd_kafka_version() < 0x02060100) {  // whose SCRAM Kafka 4 refuses
+    Options scram = as(door("PRISM_TEST_KAFKA_SASL"), "PRISM_TEST_KAFKA_USER", "PRISM_TEST_KAFKA_PASSWORD");
+    scram.mechanism = Mechanism::scram_sha_256;
+    const auto checked = check(scram);
+    EXPECT_EQ(reason(checked), "BACKEND_AUTHENTICATION_FAILED");
+    EXPECT_THAT(checked.error().hint, testing::HasSubstr("librdkafka 2.6.1"));
+  }
   Options stranger = door("PRISM_TEST_KAFKA_TLS");
   stranger.tls = client::TlsOptions{.ca_file = variable("PRISM_TEST_UNTRUSTED_CA")};
   EXPECT_EQ(reason(check(stranger)), "BACKEND_TLS_FAILED");
@@ -199,15 +207,13 @@ TEST_F(KafkaTest, AGroupThatTheRestOfTheWorldCommittedForGoesOnThere) {
   Batch<Record> batch;
   for (int i = 0; i < 5; ++i) batch.push_back(record("k", std::to_string(i)));
   run_blocking(log->append(soon(), "orders", std::move(batch)));
-  Connection connection("test", world.options);
-  rd_kafka_t* const client = must(connection.make(RD_KAFKA_PRODUCER, must(connection.conf())));
   {
-    Admin admin(connection, client);
+    Connection connection("test", world.options);
+    Admin admin(connection);
     PartitionList offsets;
     offsets.add(world.options.prefix + "orders", 0, 3, "somebody's own words");
     EXPECT_TRUE(must(admin.commit(world.options.prefix + "billing", offsets, Clock::now() + std::chrono::seconds(20))));
   }
-  rd_kafka_destroy(client);
   GroupSpec spec;
   spec.topic = "orders";
   spec.group = "billing";
@@ -216,6 +222,23 @@ TEST_F(KafkaTest, AGroupThatTheRestOfTheWorldCommittedForGoesOnThere) {
   ASSERT_EQ(got.size(), 1U);
   EXPECT_EQ(got[0].record.body, "3");
   run_blocking(consumer->close(soon()));
+}
+
+TEST_F(KafkaTest, AProducerThatCannotGoOnSaysSo) {
+  const auto connection = std::make_shared<Connection>("test-kafka", world.options);
+  auto producer = must(Producer::open(connection, world.runtime.next_loop(), 100'000));
+  EXPECT_FALSE(producer->broken());
+  rd_kafka_test_fatal_error(producer->client(), RD_KAFKA_RESP_ERR_OUT_OF_ORDER_SEQUENCE_NUMBER, "for a test");
+  const auto end = Clock::now() + std::chrono::seconds(30);
+  while (!producer->broken() && Clock::now() < end) std::this_thread::yield();
+  EXPECT_TRUE(producer->broken());
+  Topic topic{.name = "orders", .wire = "orders", .max_message_bytes = 1'000'000};
+  const auto result =
+      run_blocking(Producer::append(producer, soon(), std::make_shared<const Topic>(topic), {record("k", "v")})).at(0);
+  ASSERT_FALSE(result);
+  EXPECT_EQ(result.error().reason, "BACKEND_UNAVAILABLE");
+  EXPECT_EQ(result.error().retry, Retry::safe);
+  producer->close(Clock::now());
 }
 
 // proves: L-24

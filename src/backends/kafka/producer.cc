@@ -150,7 +150,8 @@ rd_kafka_resp_err_t Producer::produce(rd_kafka_topic_t* handle, Entry& entry, co
     parts[n++].u.mem.size = record.key.size();
   }
   const KafkaError failed(rd_kafka_produceva(client_, parts, n));
-  if (failed != nullptr) return rd_kafka_error_code(failed.get());
+  if (failed != nullptr)
+    return rd_kafka_error_is_fatal(failed.get()) != 0 ? RD_KAFKA_RESP_ERR__FATAL : rd_kafka_error_code(failed.get());
   (void)headers.release();  // NOLINT(bugprone-unused-return-value): they are the message's now
   return RD_KAFKA_RESP_ERR_NO_ERROR;
 }
@@ -173,6 +174,8 @@ Task<Batch<Result<Appended>>> Producer::append(std::shared_ptr<Producer> self, C
   std::optional<Error> all;
   if (handle == nullptr || !begun) {
     all = error_of(self->connection_->peer(), RD_KAFKA_RESP_ERR__DESTROY);
+  } else if (self->broken()) {
+    all = self->why_broken();
   } else if (auto admitted = self->connection_->admit(); !admitted) {
     all = std::move(admitted).error();
   } else if (context.stop().stop_requested() || Clock::now() >= context.deadline()) {
@@ -247,12 +250,29 @@ void Producer::reported(rd_kafka_event_t* event, CompletionBatch& batch) {
                                           .duplicate = false};
     } else {
       const bool unsent = rd_kafka_message_status(message) == RD_KAFKA_MSG_STATUS_NOT_PERSISTED;
-      Error error = connection_->error(message->err, {}, unsent ? Retry::safe : Retry::unknown_outcome);
+      const auto code = broken_.load() ? RD_KAFKA_RESP_ERR__FATAL : message->err;
+      Error error =
+          connection_->error(code, rd_kafka_err2str(message->err), unsent ? Retry::safe : Retry::unknown_outcome);
       if (error.reason == "TOPIC_NOT_FOUND") error = topic_not_found(op.topic->name);
       op.results[entry->index] = fail(std::move(error));
     }
     op.done(batch);
   }
+}
+
+void Producer::look_for_the_end() {
+  char why[512];
+  const auto code = rd_kafka_fatal_error(client_, why, sizeof why);
+  if (code == RD_KAFKA_RESP_ERR_NO_ERROR || broken_.exchange(true)) return;
+  log::warn("Kafka producer cannot go on", {{"backend", connection_->peer().backend},
+                                            {"reason", std::string_view(rd_kafka_err2name(code))},
+                                            {"error", std::string_view(why)}});
+}
+
+Error Producer::why_broken() const {
+  char why[512];
+  Error error = connection_->error(rd_kafka_fatal_error(client_, why, sizeof why), why);
+  return error.code == Code::permission_denied ? error : connection_->error(RD_KAFKA_RESP_ERR__FATAL, why);
 }
 
 void Producer::run() {
@@ -270,6 +290,7 @@ void Producer::run() {
         case RD_KAFKA_EVENT_ERROR: {
           const char* const text = rd_kafka_event_error_string(event.get());
           connection_->note(rd_kafka_event_error(event.get()), text != nullptr ? text : "");
+          look_for_the_end();
           break;
         }
         default:

@@ -32,7 +32,8 @@ class Producer {
   // As EventLog::append, of a topic that is there.
   static Task<Batch<Result<Appended>>> append(std::shared_ptr<Producer> self, Context context, TopicPtr topic,
                                               Batch<Record> records);
-  std::size_t waiting() const noexcept { return static_cast<std::size_t>(rd_kafka_outq_len(client_)); }
+  // It cannot go on (its order may have been lost at the broker): another one must.
+  bool broken() const noexcept { return broken_.load(); }
   // Blocks: sends what waits until the deadline, gives up the rest, ends the thread. Later appends fail.
   void close(Clock::time_point deadline);
 
@@ -44,6 +45,8 @@ class Producer {
   rd_kafka_resp_err_t produce(rd_kafka_topic_t* handle, Entry& entry, const Record& record, std::uint32_t partition);
   rd_kafka_topic_t* handle(const std::string& wire);
   void run();
+  void look_for_the_end();
+  Error why_broken() const;
   void reported(rd_kafka_event_t* event, CompletionBatch& batch);
 
   const std::shared_ptr<Connection> connection_;
@@ -51,7 +54,7 @@ class Producer {
   rd_kafka_t* client_ = nullptr;
   Queue queue_;
   Deadlines deadlines_;
-  std::atomic<bool> stopping_{false};
+  std::atomic<bool> stopping_{false}, broken_{false};
   std::atomic<int> producing_{0};  // calls that are handing records over; close() waits for them
   std::mutex mutex_;
   std::unordered_map<std::string, TopicHandle> handles_;  // guarded by mutex_; librdkafka's own live with the client

@@ -15,6 +15,7 @@ namespace prism::kafka {
 namespace {
 
 constexpr std::size_t kBufferBytes = 8UL << 20;  // read ahead
+constexpr std::chrono::milliseconds kPoll{100};
 
 // A client of librdkafka and the thread that takes its messages. The thread owns both: whoever reads does not wait for
 // their end.
@@ -25,8 +26,7 @@ class Source {
   Source(std::shared_ptr<Connection> connection, EventLoop& loop, TopicPtr topic)
       : connection_(std::move(connection)), topic_(std::move(topic)), wake_(loop) {}
 
-  static Result<std::shared_ptr<Source>> open(std::shared_ptr<Connection> connection, EventLoop& loop, Threads& threads,
-                                              TopicPtr topic,
+  static Result<std::shared_ptr<Source>> open(std::shared_ptr<Connection> connection, EventLoop& loop, TopicPtr topic,
                                               const std::vector<std::pair<std::uint32_t, std::uint64_t>>& from) {
     auto self = std::make_shared<Source>(connection, loop, std::move(topic));
     PRISM_TRY(Conf conf, connection->conf());
@@ -54,7 +54,7 @@ class Source {
       }
       self->started_.push_back(partition);
     }
-    threads.start([self] { self->run(); });
+    connection->threads().start([self] { self->run(); });
     return self;
   }
 
@@ -96,10 +96,12 @@ class Source {
     while (true) {
       {
         std::unique_lock lock(mutex_);
-        room_.wait(lock, [&] { return stopping_ || buffered_ < kBufferBytes; });
+        room_.wait_for(lock, kPoll, [&] { return stopping_ || buffered_ < kBufferBytes; });
+        stopping_ = stopping_ || connection_->threads().stopping();
         if (stopping_) break;
+        if (buffered_ >= kBufferBytes) continue;
       }
-      Event event(rd_kafka_queue_poll(queue_.get(), 100));
+      Event event(rd_kafka_queue_poll(queue_.get(), static_cast<int>(kPoll.count())));
       std::vector<Item> got;
       std::size_t bytes = 0;
       for (int n = 0; event != nullptr && n < 1'000 && bytes < kBufferBytes; ++n) {
@@ -115,6 +117,7 @@ class Source {
       }
       wake_.notify();
     }
+    wake_.notify();
     for (const std::uint32_t partition : started_)
       rd_kafka_consume_stop(handle_.get(), static_cast<std::int32_t>(partition));
     finish();
@@ -199,10 +202,9 @@ class Reader final : public LogReader {
 
 }  // namespace
 
-Result<std::unique_ptr<LogReader>> open_reader(std::shared_ptr<Connection> connection, EventLoop& loop,
-                                               Threads& threads, TopicPtr topic,
+Result<std::unique_ptr<LogReader>> open_reader(std::shared_ptr<Connection> connection, EventLoop& loop, TopicPtr topic,
                                                std::vector<std::pair<std::uint32_t, std::uint64_t>> from) {
-  PRISM_TRY(auto source, Source::open(std::move(connection), loop, threads, std::move(topic), from));
+  PRISM_TRY(auto source, Source::open(std::move(connection), loop, std::move(topic), from));
   return std::make_unique<Reader>(std::move(source));
 }
 

@@ -1,6 +1,7 @@
 // Threads that end by themselves, and one who waits for all of them at the end.
 #pragma once
 
+#include <atomic>
 #include <condition_variable>
 #include <cstddef>
 #include <functional>
@@ -27,12 +28,16 @@ class Threads : public std::enable_shared_from_this<Threads> {
       self->ended_.notify_all();
     }).detach();
   }
+  // For those that nobody else tells to end: they look now and then.
+  void stop() noexcept { stopping_.store(true); }
+  bool stopping() const noexcept { return stopping_.load(); }
   void join() {  // blocks
     std::unique_lock lock(mutex_);
     ended_.wait(lock, [&] { return running_ == 0; });
   }
 
  private:
+  std::atomic<bool> stopping_{false};
   std::mutex mutex_;
   std::condition_variable ended_;
   std::size_t running_ = 0;  // guarded by mutex_

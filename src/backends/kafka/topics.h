@@ -18,7 +18,7 @@ namespace prism::kafka {
 // topic is deleted, and only then, as long as it is committed again before offsets.retention.minutes are over.
 class Topics {
  public:
-  Topics(Connection& connection, rd_kafka_t* client) : connection_(connection), admin_(connection, client) {}
+  explicit Topics(Connection& connection) : connection_(connection), admin_(connection) {}
 
   // INVALID_TOPIC
   Result<std::string> wire(const std::string& name) const;

@@ -51,7 +51,7 @@ class World {
   }
   // Deletes all topics and groups.
   void wipe() {
-    Admin admin(*connection_, client_);
+    Admin admin(*connection_);
     const auto deadline = Clock::now() + std::chrono::seconds(20);
     const Queue queue(rd_kafka_queue_new(client_));
     const auto gone = [&] {
