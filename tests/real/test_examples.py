@@ -1,4 +1,5 @@
-"""The examples on real servers: those of the RFCs, and production.yaml with encrypted connections and passwords."""
+"""The examples on real servers: those of the RFCs, and production.yaml with encrypted connections and passwords.
+proves: L-02, L-06, S-12"""
 
 from __future__ import annotations
 
@@ -91,6 +92,27 @@ def test_production_serves_by_the_guarded_doors(monkeypatch: pytest.MonkeyPatch,
         process.terminate()
         process.wait(30)
         subprocess.run([*psql, f"DROP DATABASE IF EXISTS {unique} WITH (FORCE)"], check=True, timeout=60)
+
+
+def test_a_queue_on_kafka_needs_no_pattern() -> None:
+    # proves: X-27
+    with PrismTestServer({"namespace": "tasks", "client_api": "queue", "backend": {"type": "kafka"}}) as server, server.client() as client:
+        sent = [client.publish("tasks", b"%d" % n, key="k").id for n in range(10)]
+        subscriber = client.subscribe("tasks", timeout=60)
+        assert [next(subscriber).id for _ in sent] == sent
+
+
+def test_a_payload_above_the_logs_limit_goes_by_claim_check(tmp_path: pathlib.Path) -> None:
+    # proves: C-26
+    namespace = {"name": "large", "client_api": "pubsub", "patterns": [{"type": "claim-check", "threshold": "500KB", "storage": "s3"}], "backend": "kafka"}
+    with PrismTestServer({"namespaces": [namespace]}, namespace="large") as server, server.client() as client:
+        payload = os.urandom(12_000_000)  # Kafka takes 1 MiB
+        client.publish("large", payload)
+        assert next(client.subscribe("large", timeout=60)).payload == payload
+    namespace["patterns"][0]["threshold"] = "10MB"  # type: ignore[index]
+    file = tmp_path / "above.yaml"
+    file.write_text(json.dumps({"namespaces": [namespace]}))
+    assert "THRESHOLD_ABOVE_LIMIT" in {one["reason"] for one in validate(file)["diagnostics"]}
 
 
 def servable() -> list[tuple[pathlib.Path, dict[str, Any]]]:
