@@ -19,23 +19,25 @@ constexpr std::size_t kFlightBytes = 4UL << 20;
 constexpr std::size_t kConnectThreads = 2;
 constexpr auto kTellAfter = std::chrono::milliseconds(10);  // changes of this time are told others at once
 constexpr auto kCloseGrace = std::chrono::seconds(5);
+constexpr auto kLateAnswer = std::chrono::seconds(2);  // after statement_timeout
+constexpr auto kLongDdl = std::chrono::minutes(1);
 constexpr auto kGrowthPause = std::chrono::seconds(1);     // where a further connection was refused
 constexpr auto kRoundTrip = std::chrono::milliseconds(1);  // the least that a statement is given
 constexpr std::string_view kChannel = "prism_changes";
-constexpr std::string_view kLsn =
-    "SELECT CASE WHEN pg_is_in_recovery() THEN pg_last_wal_replay_lsn() ELSE pg_current_wal_insert_lsn() END";
 
-const Statement& lsn_statement() {
-  static const Statement statement{std::string(kLsn), {}};
+}  // namespace
+
+const Statement& position_statement() {
+  static const Statement statement{
+      "SELECT CASE WHEN pg_is_in_recovery() THEN pg_last_wal_replay_lsn() ELSE pg_current_wal_insert_lsn() END", {}};
   return statement;
 }
 
-template <class T>
-void erase(std::vector<T>& list, const T& value) {
-  list.erase(std::remove(list.begin(), list.end(), value), list.end());
+std::uint64_t read_position(const std::optional<Result<SqlRows>>& outcome) {
+  if (!outcome || !*outcome || (*outcome)->rows.empty()) return 0;
+  const auto* const text = std::get_if<std::string>(&(*outcome)->rows[0].at(0));
+  return text != nullptr ? parse_lsn(*text) : 0;
 }
-
-}  // namespace
 
 bool worth_repeating(const Error& error) noexcept {
   return error.retry == Retry::safe &&
@@ -229,7 +231,7 @@ class Client::Ride : public std::enable_shared_from_this<Ride> {
     end_leg();
     if (position) {
       lsn_ = items.size();
-      items.push_back(Item::of(lsn_statement()));
+      items.push_back(Item::of(position_statement()));
       items.push_back(Item::sync());
     }
     flight_->done = [self = shared_from_this()] { self->back(); };
@@ -254,13 +256,7 @@ class Client::Ride : public std::enable_shared_from_this<Ride> {
 
   void back() {
     bool again = false;
-    std::uint64_t lsn = 0;
-    if (lsn_ != SIZE_MAX) {
-      const auto& outcome = flight_->items[lsn_].outcome;
-      if (outcome && *outcome && !(*outcome)->rows.empty()) {
-        if (const auto* text = std::get_if<std::string>(&(*outcome)->rows[0][0])) lsn = parse_lsn(*text);
-      }
-    }
+    const std::uint64_t lsn = lsn_ == SIZE_MAX ? 0 : read_position(flight_->items[lsn_].outcome);
     bool stale = false;
     for (const Leg& leg : legs_) {
       if (!answered(leg)) continue;
@@ -526,7 +522,8 @@ Task<Result<std::shared_ptr<Connection>>> Client::connect() {
     co_return std::unexpected(std::move(handle).error());
   }
   if (was_away) log::info("postgres admits connections again", {{"backend", peer_.backend}});
-  auto connection = std::make_shared<Connection>(loop_, std::move(*handle), peer_);
+  auto connection =
+      std::make_shared<Connection>(loop_, std::move(*handle), peer_, options_.timeouts.operation + kLateAnswer);
   {
     const std::lock_guard lock(mutex_);
     incarnation_ = connection->incarnation();
@@ -647,25 +644,42 @@ Task<Result<SqlRows>> Client::query(Context context, Statement statement, std::s
 
 Task<Result<void>> Client::make_tables(Context context, std::string table, std::vector<std::string> ddl) {
   co_await resume_on(loop_);
-  if (made_.contains(table)) co_return {};
+  while (!made_.contains(table)) {
+    if (const auto it = making_.find(table); it != making_.end()) {  // one at a time is enough
+      const auto made = it->second;
+      co_await made->wait(context, made->version(), kLongDdl);
+      if (context.stopped()) co_return std::unexpected(context.over(false));
+      continue;
+    }
+    const auto made = making_.emplace(table, std::make_shared<Notifier>(loop_)).first->second;
+    auto done = co_await make_once(context, table, std::move(ddl));
+    co_await resume_on(loop_);
+    if (done) made_.insert(table);
+    making_.erase(table);
+    made->notify();
+    co_return done;
+  }
+  co_return {};
+}
+
+Task<Result<void>> Client::make_once(Context context, std::string table, std::vector<std::string> ddl) {
   const Statement exists{"SELECT to_regclass(quote_ident($1)) IS NOT NULL", {table}};
   PRISM_CO_TRY(auto present, co_await query(context, exists, SIZE_MAX));
-  if (!std::get<bool>(present.rows.at(0).at(0))) {
+  if (std::get<bool>(present.rows.at(0).at(0))) co_return {};
+  const auto flight = std::make_shared<Flight>();
+  std::string text;
+  for (const auto& statement : ddl) text += statement + ";";
+  {
     PRISM_CO_TRY(auto held, co_await acquire(context));
-    const auto flight = std::make_shared<Flight>();
-    std::string text;
-    for (const auto& statement : ddl) text += statement + ";";
     const bool answered = co_await held->run_script(context, flight, std::move(text));
     if (!answered) co_return std::unexpected(context.over(true));
-    if (flight->lost) co_return std::unexpected(lost(*flight, false));
-    if (const auto& outcome = flight->items.at(0).outcome; outcome && !*outcome) {
-      // Somebody else may have made it at the same moment.
-      PRISM_CO_TRY(present, co_await query(context, exists, SIZE_MAX));
-      if (!std::get<bool>(present.rows.at(0).at(0))) co_return std::unexpected(outcome->error());
-    }
   }
-  co_await resume_on(loop_);
-  made_.insert(table);
+  if (flight->lost) co_return std::unexpected(lost(*flight, false));
+  if (const auto& outcome = flight->items.at(0).outcome; outcome && !*outcome) {
+    // Another process may have made it at the same moment.
+    PRISM_CO_TRY(present, co_await query(context, exists, SIZE_MAX));
+    if (!std::get<bool>(present.rows.at(0).at(0))) co_return std::unexpected(outcome->error());
+  }
   co_return {};
 }
 
@@ -812,7 +826,5 @@ Task<void> Client::close(Context context) {
   idle_.clear();
   note();
 }
-
-template Task<Outcome> Client::wait(Context, std::shared_ptr<OneShot<void>>);
 
 }  // namespace prism::postgres

@@ -102,6 +102,10 @@ struct PointAnswer {
   Clock::time_point begun{}, executed{};
 };
 
+// Gives the place in the write-ahead log that the server has come to, or, of a standby, has repeated.
+const Statement& position_statement();
+std::uint64_t read_position(const std::optional<Result<SqlRows>>& outcome);  // of it; 0: none
+
 class Client : public std::enable_shared_from_this<Client> {
  public:
   static std::shared_ptr<Client> make(Runtime& runtime, std::string backend, Options options);
@@ -165,6 +169,7 @@ class Client : public std::enable_shared_from_this<Client> {
   void give_back(std::shared_ptr<Connection> connection);
   // all
   Task<Result<std::shared_ptr<Connection>>> connect();
+  Task<Result<void>> make_once(Context context, std::string table, std::vector<std::string> ddl);
   Task<void> listen(std::shared_ptr<Client> self);
   void start_listening();
   void tell_others();
@@ -197,7 +202,8 @@ class Client : public std::enable_shared_from_this<Client> {
   std::shared_ptr<Connection> listener_;  // null: none now
   std::set<std::string> untold_;          // tables
   bool telling_ = false;
-  std::set<std::string> made_;  // tables of make_tables()
+  std::set<std::string> made_;                               // tables of make_tables()
+  std::map<std::string, std::shared_ptr<Notifier>> making_;  // those that somebody is making now
 };
 
 // Repeats what has failed without having happened and may go well the next time: the connection could not be made, or

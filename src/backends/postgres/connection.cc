@@ -8,6 +8,7 @@
 #include <array>
 #include <asio/posix/stream_descriptor.hpp>
 #include <asio/post.hpp>
+#include <asio/steady_timer.hpp>
 #include <charconv>
 #include <cstring>
 #include <filesystem>
@@ -108,7 +109,7 @@ using Parameter = std::pair<const char*, std::string>;
 
 std::vector<Parameter> connection_parameters(const Options& options) {
   std::vector<Parameter> out;
-  const auto timeout = std::chrono::ceil<std::chrono::milliseconds>(2 * options.timeouts.operation);
+  const auto timeout = std::chrono::ceil<std::chrono::milliseconds>(options.timeouts.operation);
   out.emplace_back("host", options.host.value_or("localhost"));
   out.emplace_back("port", std::to_string(options.port.value_or(5432)));
   if (options.database) out.emplace_back("dbname", *options.database);
@@ -145,6 +146,8 @@ std::string session_settings(const Options& options) {
       "SET bytea_output = 'hex'; SET standard_conforming_strings = on; SET default_transaction_read_only = off; "
       "SET statement_timeout = " +
       ms(options.timeouts.operation) + "; SET lock_timeout = " + ms(options.lock_timeout) + ";";
+  // What is answered has been written to the disk; "local" and the stricter ones are the operator's choice.
+  out += " SELECT set_config('synchronous_commit', 'on', false) WHERE current_setting('synchronous_commit') = 'off';";
   if (options.schema) out += " SET search_path = " + SqlText::quote(*options.schema) + ";";
   return out;
 }
@@ -163,6 +166,7 @@ struct Connection::Handle {
 
 struct Socket {
   asio::posix::stream_descriptor descriptor;
+  asio::steady_timer watch;
 };
 
 namespace {
@@ -254,12 +258,14 @@ Result<std::shared_ptr<Connection::Handle>> Connection::open(const Options& opti
   return handle;
 }
 
-Connection::Connection(EventLoop& loop, std::shared_ptr<Handle> handle, client::Peer peer)
+Connection::Connection(EventLoop& loop, std::shared_ptr<Handle> handle, client::Peer peer, Clock::duration patience)
     : loop_(loop),
       handle_(std::move(handle)),
       connection_(handle_->connection),
       peer_(std::move(peer)),
-      socket_(std::make_unique<Socket>(asio::posix::stream_descriptor(loop.io(), PQsocket(connection_)))) {}
+      socket_(std::make_unique<Socket>(asio::posix::stream_descriptor(loop.io(), PQsocket(connection_)),
+                                       asio::steady_timer(loop.io()))),
+      patience_(patience) {}
 
 Connection::~Connection() {
   if (!closed_) socket_->descriptor.release();
@@ -296,7 +302,25 @@ void Connection::wait_writable() {
                                  });
 }
 
+// A peer that is gone without a word, or somebody in between who swallows everything.
+void Connection::watch() {
+  if (std::exchange(watching_, true)) return;
+  socket_->watch.expires_at(heard_ + patience_);
+  socket_->watch.async_wait([weak = weak_from_this()](const asio::error_code& error) {
+    const auto self = weak.lock();
+    if (error || !self || self->closed_) return;
+    self->watching_ = false;
+    if (!self->busy()) return;
+    const bool script = self->expected_.front().kind == Expected::Kind::script;  // takes as long as it takes
+    if (script) self->heard_ = Clock::now();
+    if (Clock::now() < self->heard_ + self->patience_) return self->watch();
+    self->lose({.message = "no answer within `timeouts.operation`"});
+    self->tell();
+  });
+}
+
 void Connection::on_readable() {
+  heard_ = Clock::now();
   const bool alive = PQconsumeInput(connection_) != 0;
   process();
   if (!closed_) {
@@ -510,6 +534,8 @@ bool Connection::send(std::shared_ptr<Flight> flight) {
   }
   for (std::size_t i = 0; good && i < flight->items.size(); ++i) good = put(flight, i);
   if (good) {
+    heard_ = Clock::now();
+    watch();
     single_rows();
     flush();
   } else {
@@ -550,6 +576,7 @@ void Connection::lose(Failure failure) {
     back_.push_back(last);
   }
   expected_.clear();
+  socket_->watch.cancel();
   socket_->descriptor.release();  // cancels what waits for it; the library closes it
   PQfinish(connection_);
   handle_->connection = nullptr;

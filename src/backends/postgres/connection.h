@@ -72,7 +72,8 @@ class Connection : public std::enable_shared_from_this<Connection> {
   // Blocks, for as long as the options' `timeouts.connect` at most; ends soon after the stop. Any thread.
   static Result<std::shared_ptr<Handle>> open(const Options& options, const client::Peer& peer, std::stop_token stop);
 
-  Connection(EventLoop& loop, std::shared_ptr<Handle> handle, client::Peer peer);
+  // `patience`: a server that says nothing for so long while a flight is under way is given up.
+  Connection(EventLoop& loop, std::shared_ptr<Handle> handle, client::Peer peer, Clock::duration patience);
   ~Connection();
   Connection(const Connection&) = delete;
   Connection& operator=(const Connection&) = delete;
@@ -116,6 +117,7 @@ class Connection : public std::enable_shared_from_this<Connection> {
   void wait_writable();
   void on_readable();
   void flush();
+  void watch();
   void process();
   void take(Expected& expected, pg_result* result);
   void ended(const Expected& expected);  // no more results of it
@@ -137,6 +139,9 @@ class Connection : public std::enable_shared_from_this<Connection> {
   std::list<std::string> by_use_;  // keys of prepared_, latest first
   std::uint64_t names_ = 0;
   std::uint64_t group_ = 0;
+  const Clock::duration patience_;
+  Clock::time_point heard_{};  // the last of the server, or the beginning of the flight
+  bool watching_ = false;
   bool closed_ = false;
   bool writing_ = false;
   bool deallocate_all_ = false;

@@ -76,12 +76,6 @@ constexpr const char* kPurge =
 #undef PRISM_ALIVE
 #undef PRISM_MICROS
 
-const Statement& position_statement() {
-  static const Statement statement{
-      "SELECT CASE WHEN pg_is_in_recovery() THEN pg_last_wal_replay_lsn() ELSE pg_current_wal_insert_lsn() END", {}};
-  return statement;
-}
-
 Result<void> check(const Mutation& m) {
   if (m.key.empty() || m.key.size() > kMaxKey) {
     return fail(Code::invalid_argument, "INVALID_KEY", "a key has 1 to " + std::to_string(kMaxKey) + " bytes");
@@ -138,7 +132,7 @@ class Store final : public KeyValueStore {
     if (!answer) co_return all(answer.error());
     std::size_t at = 0;
     if (!min.empty()) {
-      const auto reached = check_reached(min, *answer->results.at(at++));
+      const auto reached = check_reached(min, answer->results.at(at++));
       if (!reached) co_return all(reached.error());
     }
     Out out;
@@ -240,9 +234,8 @@ class Store final : public KeyValueStore {
                 "read it again and repeat the change");
   }
 
-  Result<void> check_reached(const Position& min, const SqlRows& rows) const {
-    const auto* text = std::get_if<std::string>(&rows.rows.at(0).at(0));
-    switch (min.compare(client_->position(text != nullptr ? parse_lsn(*text) : 0))) {
+  Result<void> check_reached(const Position& min, const Result<SqlRows>& rows) const {
+    switch (min.compare(client_->position(read_position(rows)))) {
       case Position::Order::reached:
         return {};
       case Position::Order::behind:

@@ -1,6 +1,7 @@
 #include "backends/postgres/lease.h"
 
 #include <algorithm>
+#include <string>
 #include <utility>
 
 namespace prism::postgres {
@@ -42,9 +43,12 @@ constexpr const char* kRelease =
 
 // The row is locked until the transaction ends: nobody takes the lease in between. What is cast is no constant, which
 // would be evaluated when the statement is planned.
-constexpr const char* kGuard =
-    "SELECT CAST(CASE WHEN count(*) = 1 THEN '1' ELSE 'prism: the lease is lost' END AS integer) FROM "
-    "(SELECT 1 FROM prism_lease WHERE name = $1 AND holder = $2 AND fence = $3 FOR SHARE) held";
+const std::string& guard_text() {
+  static const std::string text = "SELECT CAST(CASE WHEN count(*) = 1 THEN '1' ELSE '" + std::string(kLeaseLost) +
+                                  "' END AS integer) FROM (SELECT 1 FROM prism_lease WHERE name = $1 AND holder = $2 "
+                                  "AND fence = $3 FOR SHARE) held";
+  return text;
+}
 
 #undef PRISM_HELD
 
@@ -100,7 +104,7 @@ class TableLease final : public Lease {
   }
 
   std::optional<Statement> guard(const Grant& grant) const override {
-    return Statement{kGuard, {grant.name, grant.holder, fence(grant)}};
+    return Statement{guard_text(), {grant.name, grant.holder, fence(grant)}};
   }
 
  private:

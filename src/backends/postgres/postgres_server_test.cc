@@ -1,7 +1,12 @@
 // What is particular to PostgreSQL, on a real server: types, log-in, encryption, limits of time, lost connections.
+#include <arpa/inet.h>
 #include <gmock/gmock.h>
+#include <poll.h>
+#include <sys/socket.h>
+#include <unistd.h>
 
 #include <atomic>
+#include <map>
 #include <set>
 #include <thread>
 
@@ -109,6 +114,7 @@ TEST_F(PostgresServer, EveryTypeIsExact) {
   EXPECT_EQ(reason(run("INSERT INTO t (i4) VALUES ($1)", {std::int64_t{1} << 40})), "SQL_INVALID_PARAMETER");
 }
 
+// proves: S-12
 TEST_F(PostgresServer, AWrongPasswordIsSaidOnceAndNotTriedForEver) {
   Options wrong = options_of("PRISM_TEST_POSTGRES_SECURE");
   wrong.login_password = config::Secret("no-such-horse");
@@ -197,6 +203,7 @@ TEST_F(PostgresServer, AServerThatIsNotThereIsUnavailable) {
   EXPECT_EQ(reason(run_blocking(client.lease->acquire(soon(), "a", "b", 1s))), "BACKEND_UNAVAILABLE");
 }
 
+// proves: L-04
 TEST_F(PostgresServer, APoolThatIsUsedUpRefuses) {
   Options small = options_;
   small.schema = world_.schema;
@@ -434,6 +441,121 @@ TEST_F(PostgresServer, NothingThatWasAcknowledgedIsLostWithItsConnection) {
   std::cout << acknowledged << " acknowledged, " << unknown << " unknown\n";
 }
 
+// Passes on what clients and the server say; when it is deaf, nothing of what the server says, and no connection ends.
+class Between {
+ public:
+  explicit Between(std::uint16_t upstream) : upstream_(upstream) {
+    listener_ = ::socket(AF_INET, SOCK_STREAM, 0);
+    sockaddr_in address = local(0);
+    socklen_t size = sizeof(address);
+    if (::bind(listener_, reinterpret_cast<sockaddr*>(&address), size) != 0 || ::listen(listener_, 16) != 0)
+      throw std::runtime_error("no port");
+    ::getsockname(listener_, reinterpret_cast<sockaddr*>(&address), &size);
+    port = ntohs(address.sin_port);
+    thread_ = std::thread([this] { run(); });
+  }
+  ~Between() {
+    ended_ = true;
+    thread_.join();
+    for (const auto& [from, to] : pairs_) ::close(from);
+    ::close(listener_);
+  }
+  std::uint16_t port = 0;
+  std::atomic<bool> deaf = false;
+
+ private:
+  static sockaddr_in local(std::uint16_t port) {
+    sockaddr_in out{};
+    out.sin_family = AF_INET;
+    out.sin_port = htons(port);
+    out.sin_addr.s_addr = htonl(INADDR_LOOPBACK);
+    return out;
+  }
+  void run() {
+    while (!ended_) {
+      std::vector<pollfd> fds{{.fd = listener_, .events = POLLIN, .revents = 0}};
+      for (const auto& [from, to] : pairs_) fds.push_back({.fd = from, .events = POLLIN, .revents = 0});
+      ::poll(fds.data(), fds.size(), 10);
+      for (std::size_t i = 1; i < fds.size(); ++i) {
+        if (fds[i].revents != 0) pass(fds[i].fd);
+      }
+      if (fds[0].revents == 0) continue;
+      const int client = ::accept(listener_, nullptr, nullptr);
+      const int server = ::socket(AF_INET, SOCK_STREAM, 0);
+      const sockaddr_in address = local(upstream_);
+      if (::connect(server, reinterpret_cast<const sockaddr*>(&address), sizeof(address)) != 0)
+        throw std::runtime_error("upstream");
+      pairs_[client] = server;
+      pairs_[server] = client;
+      servers_.insert(server);
+    }
+  }
+  void pass(int from) {
+    const auto it = pairs_.find(from);
+    if (it == pairs_.end()) return;
+    const int to = it->second;
+    std::array<char, 65536> buffer{};
+    const auto n = ::read(from, buffer.data(), buffer.size());
+    if (n > 0) {
+      if (!deaf || !servers_.contains(from)) (void)::send(to, buffer.data(), static_cast<std::size_t>(n), MSG_NOSIGNAL);
+      return;
+    }
+    for (const int fd : {from, to}) {
+      pairs_.erase(fd);
+      servers_.erase(fd);
+      ::close(fd);
+    }
+  }
+
+  const std::uint16_t upstream_;
+  int listener_ = -1;
+  std::map<int, int> pairs_;
+  std::set<int> servers_;
+  std::atomic<bool> ended_ = false;
+  std::thread thread_;
+};
+
+// proves: O-01
+TEST_F(PostgresServer, AWriteWhoseAnswerIsLostIsOfUnknownOutcome) {
+  ddl("CREATE TABLE t (n BIGINT PRIMARY KEY)");
+  Between between(*options_.port);
+  Options through = options_;
+  through.schema = world_.schema;
+  through.port = between.port;
+  through.timeouts.operation = 200ms;
+  through.timeouts.connect = 2s;
+  through.breaker.failures = 1000;
+  TestClient client(world_.runtime, through);
+  auto tx = must(run_blocking(client.database->begin(soon(), {})));
+  ASSERT_TRUE(run_blocking(tx->execute(soon(), {{"INSERT INTO t VALUES (1)", {}}})));
+  ASSERT_TRUE(run_blocking(client.database->atomically(soon(), {{"INSERT INTO t VALUES (2)", {}}})));
+  auto open = must(run_blocking(client.database->begin(soon(), {})));
+  ASSERT_TRUE(run_blocking(open->execute(soon(), {{"INSERT INTO t VALUES (3)", {}}})));
+
+  between.deaf = true;
+  const auto committed = run_blocking(tx->commit(soon()));
+  ASSERT_FALSE(committed);
+  EXPECT_EQ(committed.error().retry, Retry::unknown_outcome) << committed.error().describe();
+  const auto written = run_blocking(client.database->atomically(soon(), {{"INSERT INTO t VALUES (4)", {}}}));
+  ASSERT_FALSE(written);
+  EXPECT_EQ(written.error().retry, Retry::unknown_outcome) << written.error().describe();
+  // Before the COMMIT nothing can have happened.
+  const auto executed = run_blocking(open->execute(soon(), {{"INSERT INTO t VALUES (5)", {}}}));
+  ASSERT_FALSE(executed);
+  EXPECT_EQ(executed.error().retry, Retry::safe) << executed.error().describe();
+  const auto read = run_blocking(client.database->query(Context().with_timeout(1s), {"SELECT 1", {}}, 1));
+  EXPECT_FALSE(read);
+
+  between.deaf = false;
+  std::string last;
+  for (const auto end = Clock::now() + 30s; Clock::now() < end && last != "ok";)
+    last = reason(run_blocking(client.client->check(soon())));
+  EXPECT_EQ(last, "ok");
+  std::set<std::int64_t> present;
+  for (const auto& row : must(query("SELECT n FROM t")).rows) present.insert(std::get<std::int64_t>(row.at(0)));
+  EXPECT_EQ(present, (std::set<std::int64_t>{1, 2, 4}));
+}
+
 TEST_F(PostgresServer, WhatHasExpiredLeavesTheTable) {
   auto& store = *world_.first().store;
   Batch<Mutation> batch;
@@ -443,6 +565,18 @@ TEST_F(PostgresServer, WhatHasExpiredLeavesTheTable) {
   for (const auto end = Clock::now() + 1min; Clock::now() < end && rows > 0;)
     rows = world_.admin_number("SELECT count(*) FROM " + world_.schema + ".prism_kv");
   EXPECT_EQ(rows, 0);
+}
+
+TEST_F(PostgresServer, ManyWhoFindTheTableMissingMakeItOnce) {
+  std::vector<Task<Batch<Result<Written>>>> tasks;
+  for (int i = 0; i < 100; ++i) {
+    Batch<Mutation> batch(1);
+    batch[0] = {.key = std::to_string(i), .value = Bytes("v")};
+    tasks.push_back((i % 2 == 0 ? world_.first() : world_.second()).store->apply(soon(), std::move(batch)));
+  }
+  const auto began = Clock::now();
+  for (const auto& r : run_blocking(when_all(std::move(tasks)))) EXPECT_TRUE(r.at(0)) << r.at(0).error().describe();
+  EXPECT_LT(Clock::now() - began, options_.pool.wait);
 }
 
 TEST_F(PostgresServer, WhoWaitsForALeaseWritesNothing) {

@@ -141,15 +141,13 @@ class Transaction final : public SqlTransaction {
     if (open->over) co_return std::unexpected(*open->over);
     if (context.stopped()) co_return std::unexpected(context.over(false));
     open->committing = true;
-    static const Statement lsn{
-        "SELECT CASE WHEN pg_is_in_recovery() THEN pg_last_wal_replay_lsn() ELSE pg_current_wal_insert_lsn() END", {}};
     const auto flight = std::make_shared<Flight>();
     if (open->begun) {
       flight->items.push_back(Item::control("COMMIT"));
       flight->items.push_back(Item::sync());
     }
     const std::size_t at = flight->items.size();
-    flight->items.push_back(Item::of(lsn));
+    flight->items.push_back(Item::of(position_statement()));
     flight->items.push_back(Item::sync());
     const bool answered = co_await open->held->run(context, flight, nullptr, /*cancels=*/false);
     if (!answered) {
@@ -179,10 +177,7 @@ class Transaction final : public SqlTransaction {
         co_return std::unexpected(error);
       }
     }
-    std::uint64_t position = 0;
-    if (const auto& row = flight->items[at].outcome; row && *row && !(*row)->rows.empty()) {
-      if (const auto* text = std::get_if<std::string>(&(*row)->rows[0][0])) position = parse_lsn(*text);
-    }
+    const std::uint64_t position = read_position(flight->items[at].outcome);
     if (!open->changed.empty()) open->client->changed(open->changed);
     open->finish(ended());
     co_return open->client->position(position);

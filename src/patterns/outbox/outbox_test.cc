@@ -370,5 +370,19 @@ TEST_F(OutboxTest, MarkedRowsGoAfterTheirRetention) {
   EXPECT_EQ(number("SELECT count(*) FROM outbox"), 0);
 }
 
+TEST(OutboxHeaders, AnyBytesComeBackAndNoneIsAZeroCharacter) {
+  const Headers headers{{"text", Bytes("\xc3\xbc \"")},
+                        {"zero", Bytes(std::string("a\0b", 3))},
+                        {"bytes", Bytes("\xff")},
+                        {"text", Bytes()}};
+  const std::string json = headers_to_json(headers);
+  EXPECT_EQ(json.find("u0000"), std::string::npos) << json;  // which PostgreSQL's JSONB refuses
+  const auto back = headers_from_json(json);
+  ASSERT_TRUE(back) << back.error().describe();
+  EXPECT_EQ(*back, headers);
+  const Headers only{{"zero", Bytes(std::string(1, '\0'))}};
+  EXPECT_EQ(*headers_from_json(headers_to_json(only)), only);
+}
+
 }  // namespace
 }  // namespace prism::outbox
