@@ -138,6 +138,16 @@ Task<Result<T>> Client::repeated(Context context, const Call* call,
     }
     if (!may_repeat(error, *call) || attempt >= options_.retry.attempts) {
       if (maybe_done && error.retry == Retry::safe) error.retry = Retry::unknown_outcome;
+      if (error.reason == "BACKEND_UNAVAILABLE" && !call->body.empty()) {
+        // Some close the connection upon a large body that they refuse, and their answer is lost: ask without a body.
+        const Call probe{
+            .method = "GET", .bucket = {}, .key = {}, .query = {}, .headers = {}, .body = {}, .read_only = true};
+        const auto asked = co_await try_once(context, &probe);
+        if (!asked && client::needs_operator(asked.error())) {
+          breaker_.done(asked);
+          co_return fail(asked.error());
+        }
+      }
       co_return result;
     }
     const Clock::duration wait = std::max<Clock::duration>(backoff.next(), error.retry_after);

@@ -121,6 +121,15 @@ TEST(Faults, ARefusalBeforeTheBodyIsTheError) {
   run_blocking(client->close());
 }
 
+TEST(Faults, ARefusalThatIsLostWithTheConnectionIsFoundOut) {
+  Rig rig([](const Request& request) {
+    return request.method == "PUT" ? Reply{.hang_up = true} : error_reply(403, "SignatureDoesNotMatch");
+  });
+  const auto put = run_blocking(rig.store->put({}, "k", text("x"), {}));
+  ASSERT_FALSE(put);
+  EXPECT_EQ(put.error().reason, "BACKEND_AUTHENTICATION_FAILED");
+}
+
 TEST(Faults, AClockThatIsWrongIsSaid) {
   Rig rig([](const Request&) { return error_reply(403, "RequestTimeTooSkewed"); });
   const auto put = run_blocking(rig.store->put({}, "k", text("x"), {}));

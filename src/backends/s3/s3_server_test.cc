@@ -29,11 +29,11 @@ Result<void> check(Options options) {
   return run_blocking(it.client->check(Context().with_timeout(20s), ""));
 }
 
-Result<ObjectInfo> put_into(Options options, std::string bucket) {
+Result<ObjectInfo> put_into(Options options, std::string bucket, std::size_t size = 1) {
   Runtime runtime;
   const TestClient it(runtime, std::move(options));
   ObjectStore store(it.client, std::move(bucket), runtime.budget());
-  return run_blocking(store.put({}, "k", Payload(Bytes("x")), {}));
+  return run_blocking(store.put({}, "k", Payload(Bytes(std::string(size, 'x'))), {}));
 }
 
 class Servers : public testing::TestWithParam<std::function<Options()>> {};
@@ -164,7 +164,7 @@ TEST_P(Servers, AKeyOfSomebodyElseIsRefused) {
   EXPECT_THAT(put.error().describe(), Not(HasSubstr("not-the-secret")));
   EXPECT_EQ(check(wrong).error().reason, "BACKEND_AUTHENTICATION_FAILED");
   wrong.access_key_id = "nobody";
-  put = put_into(wrong, world.bucket);
+  put = put_into(wrong, world.bucket, 7 * kMiB);
   ASSERT_FALSE(put);
   EXPECT_EQ(put.error().reason, "BACKEND_AUTHENTICATION_FAILED");
   EXPECT_TRUE(check(world.options));
