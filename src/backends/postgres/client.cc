@@ -751,7 +751,7 @@ Task<void> Client::listen(std::shared_ptr<Client> /*self*/) {
       continue;
     }
     backoff.reset();
-    const auto connection = *made;
+    const auto& connection = *made;
     const auto lost = std::make_shared<OneShot<void>>(&loop_);
     connection->on_lost = [lost] { resume_on_loop(lost->complete()); };
     connection->on_notification = [changes = changes_](const std::string& payload, bool own) {
