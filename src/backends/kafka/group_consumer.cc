@@ -20,6 +20,7 @@ constexpr auto kLookForMoves = std::chrono::seconds(1);
 constexpr auto kLastCommit = std::chrono::seconds(5);  // what a partition that is given back waits for it
 constexpr auto kClose = std::chrono::seconds(10);
 constexpr auto kAsk = std::chrono::seconds(5);
+constexpr auto kTopicSpreads = std::chrono::seconds(10);
 constexpr std::size_t kPrefetchBytes = 8UL << 20;
 constexpr std::size_t kMaxDeliveries = 10'000;  // of one receive()
 constexpr int kEventsPerTurn = 1'000;
@@ -242,6 +243,8 @@ void Consumer::handle(rd_kafka_event_t* event, std::vector<Incoming>& got) {
       const char* const text = rd_kafka_event_error_string(event);
       connection_->note(code, text != nullptr ? text : "");
       if (is_transient(code) || is_fenced(code)) return;
+      // Brokers hear of a new topic one after the other.
+      if (code == RD_KAFKA_RESP_ERR_UNKNOWN_TOPIC_OR_PART && Clock::now() - started_ < kTopicSpreads) return;
       Error error = connection_->error(code, text != nullptr ? text : "");
       if (error.reason == "TOPIC_NOT_FOUND") error = topic_not_found(topic_->name);
       {
@@ -331,6 +334,7 @@ void Consumer::assigned(const rd_kafka_topic_partition_list_t* partitions) {
   PartitionList list;
   {
     const std::lock_guard lock(mutex_);
+    if (!held.empty()) error_.reset();  // what was wrong before is not any more
     for (const std::uint32_t p : mine) {
       if (held.empty()) {  // leaving: it is given back at once
         list.add(topic_->wire, p, RD_KAFKA_OFFSET_END);

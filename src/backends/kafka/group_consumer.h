@@ -138,6 +138,7 @@ class Consumer : public std::enable_shared_from_this<Consumer> {
   // Of the thread only.
   std::vector<std::uint32_t> revoking_;              // that are to be given back
   std::optional<Clock::time_point> revoking_since_;  // none: nothing is
+  const Clock::time_point started_ = Clock::now();
   bool ever_assigned_ = false;
   std::optional<Clock::time_point> leaving_since_, closing_since_;
   Clock::time_point next_move_check_{};

@@ -147,6 +147,40 @@ TEST_F(KafkaTest, NamesOfAnyKindAreTaken) {
   EXPECT_EQ(run_blocking(log->ensure_topic(soon(), {.name = std::string(100, '/')})).error().reason, "INVALID_TOPIC");
 }
 
+// The broker refuses whole batches: none may be larger than its topic takes.
+TEST_F(KafkaTest, ATopicThatTakesLittleIsGivenLittleAtOnce) {
+  world.make_topic("small", "max.message.bytes", "10000");
+  world.options.linger = std::chrono::milliseconds(50);
+  TestLog log(world.runtime, world.options);
+  const auto info = must(run_blocking(log->topic(soon(), "small")));
+  EXPECT_LT(info.max_record_bytes, 10'000U);
+  EXPECT_GT(info.max_record_bytes, 8'000U);
+  Batch<Record> batch;
+  for (int i = 0; i < 200; ++i) batch.push_back(record("k", std::string(1'000, 'x')));
+  batch.push_back(record("other", std::string(info.max_record_bytes, 'x')));
+  const auto results = run_blocking(log->append(soon(), "small", std::move(batch)));
+  for (std::size_t i = 0; i < 200; ++i) ASSERT_TRUE(results[i]) << results[i].error().describe();
+  EXPECT_EQ(results[200].error().reason, "RECORD_TOO_LARGE");
+}
+
+TEST_F(KafkaTest, RecordsWithoutKeyThatComeTogetherStayTogether) {
+  TestLog log(world.runtime, world.options);
+  must(run_blocking(log->ensure_topic(soon(), {.name = "orders", .partitions = 8})));
+  std::set<std::uint32_t> all;
+  for (int round = 0; round < 30; ++round) {
+    Batch<Record> batch;
+    for (int i = 0; i < 10; ++i) batch.push_back(record("", "x"));
+    std::set<std::uint32_t> partitions;
+    for (const auto& result : run_blocking(log->append(soon(), "orders", std::move(batch))))
+      partitions.insert(must(Result<Appended>(result)).at.parts().at(0).partition);
+    EXPECT_EQ(partitions.size(), 1U);
+    all.insert(partitions.begin(), partitions.end());
+    const auto next = Clock::now() + std::chrono::milliseconds(10);
+    while (all.size() < 2 && Clock::now() < next) std::this_thread::yield();
+  }
+  EXPECT_GE(all.size(), 2U);
+}
+
 TEST_F(KafkaTest, WhoMayLogInDoes) {
   EXPECT_EQ(reason(check(door("PRISM_TEST_KAFKA"))), "ok");
   EXPECT_EQ(reason(check(as(door("PRISM_TEST_KAFKA_SASL"), "PRISM_TEST_KAFKA_USER", "PRISM_TEST_KAFKA_PASSWORD"))),

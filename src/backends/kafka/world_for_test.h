@@ -80,6 +80,19 @@ class World {
     rd_kafka_DeleteGroup_destroy_array(groups.data(), groups.size());
   }
 
+  // A topic as somebody else has made it.
+  void make_topic(const std::string& name, const char* option, const char* value) {
+    char why[256];
+    rd_kafka_NewTopic_t* topic = rd_kafka_NewTopic_new((options.prefix + name).c_str(), 1, 1, why, sizeof why);
+    rd_kafka_NewTopic_set_config(topic, option, value);
+    const Queue queue(rd_kafka_queue_new(client_));
+    rd_kafka_CreateTopics(client_, &topic, 1, nullptr, queue.get());
+    const Event event(rd_kafka_queue_poll(queue.get(), 20'000));
+    rd_kafka_NewTopic_destroy(topic);
+    if (event == nullptr || rd_kafka_event_error(event.get()) != RD_KAFKA_RESP_ERR_NO_ERROR)
+      throw std::runtime_error("the topic cannot be made");
+  }
+
   Options options;
   Runtime runtime;
 
