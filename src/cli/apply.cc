@@ -99,8 +99,9 @@ void print_changes(const json& answer) {
 
 void print_diagnostics(const json& answer) {
   for (const auto& d : answer.value("diagnostics", json::array())) {
-    fmt::print(stderr, "{}:{}:{}: {}: {} [{}]\n", text(d, "file"), d.value("line", 0), d.value("column", 0),
-               text(d, "severity"), text(d, "message"), text(d, "reason"));
+    const int line = d.value("line", 0);  // 0: of no place in particular
+    const std::string at = line > 0 ? fmt::format("{}:{}:{}: ", text(d, "file"), line, d.value("column", 0)) : "";
+    fmt::print(stderr, "{}{}: {} [{}]\n", at, text(d, "severity"), text(d, "message"), text(d, "reason"));
     if (const auto hint = text(d, "hint"); !hint.empty()) fmt::print(stderr, "  hint: {}\n", hint);
   }
 }

@@ -4,6 +4,7 @@
 #include <array>
 #include <set>
 
+#include "config/redact.h"
 #include "config/units.h"
 
 namespace prism {
@@ -49,7 +50,7 @@ class Flatten {
   }
 
   void put(const std::string& path, const std::string& value) const {
-    out_.insert_or_assign(path, OptionValue{value, value});
+    out_.insert_or_assign(path, OptionValue{value, config::redacted(value)});
   }
 
   static std::string below(const std::string& path, std::string_view name) {
@@ -182,6 +183,8 @@ class Flatten {
       shown = "(a secret)";
     } else if (shown.empty()) {
       shown = "\"\"";
+    } else {
+      shown = config::redacted(shown);
     }
     out_.insert_or_assign(path, OptionValue{std::move(meaning), shortened(std::move(shown))});
   }

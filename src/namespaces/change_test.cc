@@ -69,5 +69,17 @@ TEST(Change, WhatComesFromTheEnvironmentIsTellingByNameOnly) {
   EXPECT_EQ(changed.find("/two"), std::string::npos) << changed;
 }
 
+// proves: R-70
+TEST(Change, SecretsInsideOfOtherOptionsAreNotTold) {
+  const auto with = [](const std::string& token) {
+    return "telemetry: {traces: {endpoint: 'https://user:" + token + "@traces.example.com:4318?token=" + token +
+           "'}}\nnamespaces: [{name: a, backend: kafka}]";
+  };
+  const auto changed = changes(with("hush1"), with("hush2"));
+  EXPECT_NE(changed.find("traces.example.com"), std::string::npos) << changed;
+  EXPECT_NE(changed.find("(another value)"), std::string::npos) << changed;
+  EXPECT_EQ(changed.find("hush"), std::string::npos) << changed;
+}
+
 }  // namespace
 }  // namespace prism

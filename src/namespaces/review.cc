@@ -1,7 +1,6 @@
 #include "namespaces/review.h"
 
 #include <algorithm>
-#include <map>
 #include <iterator>
 #include <map>
 #include <string>
