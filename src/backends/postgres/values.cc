@@ -34,7 +34,8 @@ constexpr auto kNibbles = [] {
 Bytes from_hex(std::string_view text) {
   if (text.starts_with("\\x")) text.remove_prefix(2);
   std::string out;
-  out.resize_and_overwrite(text.size() / 2, [from = text.data()](char* to, std::size_t n) {
+  // Not the size that is handed in: libstdc++ 12 makes it as large as what it has allocated.
+  out.resize_and_overwrite(text.size() / 2, [from = text.data(), n = text.size() / 2](char* to, std::size_t) {
     for (std::size_t i = 0; i < n; ++i) {
       to[i] = static_cast<char>((kNibbles[static_cast<unsigned char>(from[2 * i])] << 4U) |
                                 kNibbles[static_cast<unsigned char>(from[2 * i + 1])]);

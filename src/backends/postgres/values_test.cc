@@ -76,6 +76,11 @@ TEST(PostgresValues, AreExact) {
   EXPECT_EQ(decode(701, "0.1"), SqlValue(0.1));
   EXPECT_EQ(decode(1700, "12345678901234567890.123456789"), SqlValue(std::string("12345678901234567890.123456789")));
   EXPECT_EQ(std::get<Bytes>(decode(17, "\\x00ff10")), std::string_view("\0\xff\x10", 3));
+  for (std::size_t n = 0; n < 100; ++n) {  // around the sizes that strings allocate
+    std::string text = "\\x";
+    for (std::size_t i = 0; i < n; ++i) text += "7a";
+    EXPECT_EQ(std::get<Bytes>(decode(17, text)), std::string(n, 'z'));
+  }
 }
 
 TEST(PostgresValues, TimesAreInOneForm) {

@@ -122,6 +122,17 @@ TEST_P(KeyValueSuite, KeysAndValuesAreBytes) {
   EXPECT_EQ(keys(scan(store(), "k")), std::vector<std::string>{key});
 }
 
+TEST_P(KeyValueSuite, KeysAndValuesOfEverySizeComeBack) {
+  for (std::size_t n = 1; n <= 70; ++n) must_set(std::string(n, 'k'), std::string(n, 'v'));
+  const auto page = scan(store(), "k");
+  ASSERT_EQ(page.entries.size(), 70U);
+  for (std::size_t n = 1; n <= 70; ++n) {
+    EXPECT_EQ(value(other(), std::string(n, 'k')), std::string(n, 'v'));
+    EXPECT_EQ(page.entries[n - 1].first, std::string(n, 'k'));
+    EXPECT_EQ(page.entries[n - 1].second.value.str(), std::string(n, 'v'));
+  }
+}
+
 TEST_P(KeyValueSuite, AResultForEachKeyInOrder) {
   must_set("a", "1");
   must_set("c", "3");
