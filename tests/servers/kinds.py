@@ -272,7 +272,6 @@ class S3Minio(Server):
 
     name = "s3-minio"
     ports = ("port", "console")
-    optional = True
 
     def missing(self) -> str | None:
         return _needs(install.MINIO)
