@@ -17,8 +17,8 @@
 #include <utility>
 #include <vector>
 
-#include "capabilities/ack_set.h"
 #include "base/types.h"
+#include "capabilities/ack_set.h"
 
 namespace prism {
 

@@ -43,8 +43,7 @@ Notice partitions_notice(const std::string& topic, std::uint32_t has, std::uint3
 class NamespaceTopics final : public Topics {
  public:
   NamespaceTopics(std::string namespace_name, std::uint32_t partitions, std::uint32_t replication,
-                  std::shared_ptr<EventLog> log, std::shared_ptr<KeyValueStore> state,
-                  std::shared_ptr<Notices> notices)
+                  std::shared_ptr<EventLog> log, std::shared_ptr<KeyValueStore> state, std::shared_ptr<Notices> notices)
       : namespace_(std::move(namespace_name)),
         prefix_("topics/" + namespace_ + "/"),
         partitions_(partitions),
@@ -85,9 +84,9 @@ class NamespaceTopics final : public Topics {
       if (const auto it = known_.find(topic); it != known_.end()) co_return it->second;
     }
     PRISM_CO_CHECK(co_await note(context, {topic}));
-    PRISM_CO_TRY(auto info, co_await log_->ensure_topic(context, TopicSpec{.name = topic,
-                                                                           .partitions = partitions_,
-                                                                           .replication = replication_}));
+    PRISM_CO_TRY(auto info,
+                 co_await log_->ensure_topic(
+                     context, TopicSpec{.name = topic, .partitions = partitions_, .replication = replication_}));
     if (partitions_ != 0 && info.partitions != partitions_) note_partitions(topic, info.partitions);
     const std::unique_lock lock(mutex_);
     known_.insert_or_assign(topic, info);
@@ -464,9 +463,9 @@ class Assembling final : public Assembly {
     PRISM_CO_TRY(const auto log, co_await use(context, ns_.log_backend_));
     ns_.log_ = measured(log->backend->event_log(), user(log->name, "log"));
     if (ns_.log_ == nullptr) co_return lacks(*log, "event log");
-    const auto topics = std::make_shared<NamespaceTopics>(ns_.name(), ns_.spec_.backend.partitions.value_or(0),
-                                                          ns_.spec_.backend.replication.value_or(0), ns_.log_, state_,
-                                                          ns_.notices_);
+    const auto topics =
+        std::make_shared<NamespaceTopics>(ns_.name(), ns_.spec_.backend.partitions.value_or(0),
+                                          ns_.spec_.backend.replication.value_or(0), ns_.log_, state_, ns_.notices_);
     ns_.topics_ = topics;
     PRISM_CO_CHECK(co_await look_at_topics(context, topics));
     ns_.max_inline_bytes_ = max_inline_bytes();
@@ -747,11 +746,12 @@ Task<Result<std::unique_ptr<Registry>>> Registry::open(Context context, FileSpec
     registry->may_wait_ = true;
     auto replaced = co_await registry->replace(context, std::move(file), {.abandon = registry->options_.abandon});
     registry->may_wait_ = false;
-    if (!replaced) opened = std::unexpected(std::move(replaced).error());
     if (replaced) {
       for (const auto& left : replaced->abandoned)
         log::warn("unfinished work was abandoned",
                   {{"namespace", left.name}, {"count", left.count}, {"error", left.what}});
+    } else {
+      opened = std::unexpected(std::move(replaced).error());
     }
   }
   if (!opened) {

@@ -15,8 +15,8 @@
 #include <string>
 #include <vector>
 
-#include "capabilities/delivery_window.h"
 #include "backends/sqlite/log_state.h"
+#include "capabilities/delivery_window.h"
 
 namespace prism::sqlite {
 
