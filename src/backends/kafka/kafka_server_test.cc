@@ -1,11 +1,14 @@
 // What is Kafka's own: how records look to others, who may log in, what happens while brokers are away.
 #include <arpa/inet.h>
+#include <fcntl.h>
 #include <gmock/gmock.h>
 #include <netinet/in.h>
+#include <sys/file.h>
 #include <sys/socket.h>
 #include <unistd.h>
 
 #include <atomic>
+#include <filesystem>
 #include <map>
 #include <set>
 #include <thread>
@@ -17,16 +20,23 @@
 namespace prism::kafka {
 namespace {
 
-// Stands between the clients of a test and the broker, and can be cut.
+// Stands between the clients of a test and the broker, and can be cut. There is one for all processes that run tests:
+// whoever needs it waits for it.
 class Proxy {
  public:
   Proxy() {
+    if (lock_ < 0 || flock(lock_, LOCK_EX) != 0) throw std::runtime_error("the proxy's lock cannot be taken");
     ask("POST", "/proxies",
         R"({"name": "kafka", "listen": ")" + variable("PRISM_TEST_KAFKA_PROXY_LISTEN") + R"(", "upstream": ")" +
             variable("PRISM_TEST_KAFKA_PROXY_UPSTREAM") + R"(", "enabled": true})");
     cut(false);
   }
-  ~Proxy() { ask("DELETE", "/proxies/kafka", ""); }
+  ~Proxy() {
+    ask("DELETE", "/proxies/kafka", "");
+    close(lock_);
+  }
+  Proxy(const Proxy&) = delete;
+  Proxy& operator=(const Proxy&) = delete;
   void cut(bool now) { ask("POST", "/proxies/kafka", now ? R"({"enabled": false})" : R"({"enabled": true})"); }
 
  private:
@@ -50,6 +60,13 @@ class Proxy {
     }
     close(fd);
   }
+
+  static std::string lock_path() {  // by the port of the proxy's server
+    const std::string url = variable("PRISM_TEST_TOXIPROXY");
+    return (std::filesystem::temp_directory_path() / ("prism-kafka-proxy-" + url.substr(url.rfind(':') + 1))).string();
+  }
+
+  int lock_ = ::open(lock_path().c_str(), O_CREAT | O_RDWR | O_CLOEXEC, 0666);
 };
 
 struct KafkaTest : testing::Test {

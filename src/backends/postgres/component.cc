@@ -1,6 +1,7 @@
 #include "backends/postgres/client.h"
 #include "backends/postgres/key_value_store.h"
 #include "backends/postgres/lease.h"
+#include "backends/postgres/libpq.h"
 #include "backends/postgres/sql_database.h"
 #include "capabilities/backend.h"
 
@@ -36,6 +37,8 @@ class Server final : public Backend {
 Task<Result<std::unique_ptr<Backend>>> connect(Context /*context*/, Runtime& runtime, std::string name,
                                                config::Node node) {
   PRISM_CO_TRY(auto options, options_schema().parse(node));
+  auto loaded = co_await offload(runtime.files(), runtime.next_loop(), load_libpq);
+  if (!loaded) co_return std::unexpected(std::move(loaded).error());
   co_return std::unique_ptr<Backend>(new Server(Client::make(runtime, std::move(name), std::move(options))));
 }
 

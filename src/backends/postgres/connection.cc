@@ -1,6 +1,5 @@
 #include "backends/postgres/connection.h"
 
-#include <libpq-fe.h>
 #include <netdb.h>
 #include <poll.h>
 
@@ -13,6 +12,7 @@
 #include <cstring>
 #include <filesystem>
 
+#include "backends/postgres/libpq.h"
 #include "backends/postgres/values.h"
 
 namespace prism::postgres {
@@ -24,12 +24,12 @@ constexpr std::size_t kFewExcessRows = 10'000;  // not worth a cancellation
 constexpr int kPollMs = 100;                    // how soon a stop is seen while connecting
 
 struct Cleared {
-  void operator()(PGresult* r) const { PQclear(r); }
+  void operator()(PGresult* r) const { pq().PQclear(r); }
 };
 using Answer = std::unique_ptr<PGresult, Cleared>;
 
 std::string field(const PGresult* result, int code) {
-  const char* const text = PQresultErrorField(result, code);
+  const char* const text = pq().PQresultErrorField(result, code);
   return text != nullptr ? text : "";
 }
 
@@ -42,7 +42,7 @@ Failure failure_of(const PGresult* result) {
   const std::string severity = field(result, PG_DIAG_SEVERITY_NONLOCALIZED);
   out.fatal = severity == "FATAL" || severity == "PANIC";
   if (out.message.empty()) {  // the library's own
-    out.message = PQresultErrorMessage(result);
+    out.message = pq().PQresultErrorMessage(result);
     std::ranges::replace(out.message, '\n', ' ');
     while (out.message.ends_with(' ')) out.message.pop_back();
   }
@@ -50,12 +50,12 @@ Failure failure_of(const PGresult* result) {
 }
 
 void add_rows(const PGresult* result, std::size_t max_rows, SqlRows& rows, std::size_t& dropped) {
-  const int columns = PQnfields(result);
+  const int columns = pq().PQnfields(result);
   if (rows.columns.empty()) {
     rows.columns.reserve(static_cast<std::size_t>(columns));
-    for (int c = 0; c < columns; ++c) rows.columns.emplace_back(PQfname(result, c));
+    for (int c = 0; c < columns; ++c) rows.columns.emplace_back(pq().PQfname(result, c));
   }
-  const int n = PQntuples(result);
+  const int n = pq().PQntuples(result);
   for (int r = 0; r < n; ++r) {
     if (rows.rows.size() >= max_rows) {
       dropped += static_cast<std::size_t>(n - r);
@@ -64,11 +64,11 @@ void add_rows(const PGresult* result, std::size_t max_rows, SqlRows& rows, std::
     auto& row = rows.rows.emplace_back();
     row.reserve(static_cast<std::size_t>(columns));
     for (int c = 0; c < columns; ++c) {
-      if (PQgetisnull(result, r, c) != 0) {
+      if (pq().PQgetisnull(result, r, c) != 0) {
         row.emplace_back(SqlNull());
       } else {
-        row.push_back(decode(PQftype(result, c),
-                             {PQgetvalue(result, r, c), static_cast<std::size_t>(PQgetlength(result, r, c))}));
+        row.push_back(decode(pq().PQftype(result, c), {pq().PQgetvalue(result, r, c),
+                                                       static_cast<std::size_t>(pq().PQgetlength(result, r, c))}));
       }
     }
   }
@@ -76,8 +76,8 @@ void add_rows(const PGresult* result, std::size_t max_rows, SqlRows& rows, std::
 
 // A SELECT says how many rows it gave: they are not affected.
 std::uint64_t affected(PGresult* result) {
-  if (std::string_view(PQcmdStatus(result)).starts_with("SELECT")) return 0;
-  const std::string_view text = PQcmdTuples(result);
+  if (std::string_view(pq().PQcmdStatus(result)).starts_with("SELECT")) return 0;
+  const std::string_view text = pq().PQcmdTuples(result);
   std::uint64_t n = 0;
   std::from_chars(text.data(), text.data() + text.size(), n);
   return n;
@@ -159,7 +159,7 @@ struct Connection::Handle {
   Id128 incarnation{};
 
   Handle() = default;
-  ~Handle() { PQfinish(connection); }
+  ~Handle() { pq().PQfinish(connection); }
   Handle(const Handle&) = delete;
   Handle& operator=(const Handle&) = delete;
 };
@@ -174,7 +174,7 @@ namespace {
 // Waits for the socket; false: the time is over, or the stop was requested.
 bool wait_for(PGconn* c, short events, Clock::time_point deadline, const std::stop_token& stop) {
   while (!stop.stop_requested() && Clock::now() < deadline) {
-    pollfd p{.fd = PQsocket(c), .events = events, .revents = 0};
+    pollfd p{.fd = pq().PQsocket(c), .events = events, .revents = 0};
     if (::poll(&p, 1, kPollMs) > 0) return true;
   }
   return false;
@@ -182,15 +182,15 @@ bool wait_for(PGconn* c, short events, Clock::time_point deadline, const std::st
 
 // Runs a text while connecting. Null: no answer in time.
 Answer run(PGconn* c, const std::string& text, Clock::time_point deadline, const std::stop_token& stop) {
-  if (PQsendQuery(c, text.c_str()) == 0) return nullptr;
+  if (pq().PQsendQuery(c, text.c_str()) == 0) return nullptr;
   Answer last;
   while (true) {
-    while (PQisBusy(c) != 0) {
-      if (!wait_for(c, POLLIN, deadline, stop) || PQconsumeInput(c) == 0) return nullptr;
+    while (pq().PQisBusy(c) != 0) {
+      if (!wait_for(c, POLLIN, deadline, stop) || pq().PQconsumeInput(c) == 0) return nullptr;
     }
-    Answer next(PQgetResult(c));
+    Answer next(pq().PQgetResult(c));
     if (!next) return last;
-    if (!last || PQresultStatus(last.get()) != PGRES_FATAL_ERROR) last = std::move(next);
+    if (!last || pq().PQresultStatus(last.get()) != PGRES_FATAL_ERROR) last = std::move(next);
   }
 }
 
@@ -206,11 +206,11 @@ Id128 read_incarnation(PGconn* c, const client::Peer& peer, Clock::time_point de
     return n;
   };
   const Answer oid = run(c, "SELECT oid FROM pg_database WHERE datname = current_database()", deadline, stop);
-  if (oid && PQntuples(oid.get()) == 1) put(8, number(PQgetvalue(oid.get(), 0, 0)), 4);
+  if (oid && pq().PQntuples(oid.get()) == 1) put(8, number(pq().PQgetvalue(oid.get(), 0, 0)), 4);
   put(12, 0x50470001, 4);
   const Answer system = run(c, "SELECT system_identifier FROM pg_control_system()", deadline, stop);
-  if (system && PQntuples(system.get()) == 1) {
-    put(0, number(PQgetvalue(system.get(), 0, 0)), 8);
+  if (system && pq().PQntuples(system.get()) == 1) {
+    put(0, number(pq().PQgetvalue(system.get(), 0, 0)), 8);
   } else {  // not allowed to know: the address stands for it
     put(0, std::hash<std::string>()(peer.address), 8);
   }
@@ -236,25 +236,25 @@ Result<std::shared_ptr<Connection::Handle>> Connection::open(const Options& opti
   keys.push_back(nullptr);
   values.push_back(nullptr);
   auto handle = std::make_shared<Handle>();
-  PGconn* const c = handle->connection = PQconnectStartParams(keys.data(), values.data(), 0);
+  PGconn* const c = handle->connection = pq().PQconnectStartParams(keys.data(), values.data(), 0);
   if (c == nullptr)
     return fail(Code::resource_exhausted, "OUT_OF_MEMORY", "no memory for a connection", {}, Retry::safe);
-  PQsetErrorVerbosity(c, PQERRORS_VERBOSE);  // it is how the library tells the SQLSTATE
-  PQsetNoticeReceiver(c, [](void*, const PGresult*) {}, nullptr);
-  auto state = PQstatus(c) == CONNECTION_BAD ? PGRES_POLLING_FAILED : PGRES_POLLING_WRITING;
+  pq().PQsetErrorVerbosity(c, PQERRORS_VERBOSE);  // it is how the library tells the SQLSTATE
+  pq().PQsetNoticeReceiver(c, [](void*, const PGresult*) {}, nullptr);
+  auto state = pq().PQstatus(c) == CONNECTION_BAD ? PGRES_POLLING_FAILED : PGRES_POLLING_WRITING;
   while (state != PGRES_POLLING_OK) {
-    if (state == PGRES_POLLING_FAILED) return fail(connect_error(PQerrorMessage(c), peer));
+    if (state == PGRES_POLLING_FAILED) return fail(connect_error(pq().PQerrorMessage(c), peer));
     if (!wait_for(c, state == PGRES_POLLING_READING ? POLLIN : POLLOUT, deadline, stop)) return late();
-    state = PQconnectPoll(c);
+    state = pq().PQconnectPoll(c);
   }
   const Answer set = run(c, session_settings(options), deadline, stop);
-  if (!set) return PQstatus(c) == CONNECTION_BAD ? fail(connect_error(PQerrorMessage(c), peer)) : late();
-  if (PQresultStatus(set.get()) == PGRES_FATAL_ERROR) return fail(to_error(failure_of(set.get()), peer));
+  if (!set) return pq().PQstatus(c) == CONNECTION_BAD ? fail(connect_error(pq().PQerrorMessage(c), peer)) : late();
+  if (pq().PQresultStatus(set.get()) == PGRES_FATAL_ERROR) return fail(to_error(failure_of(set.get()), peer));
   handle->incarnation = read_incarnation(c, peer, deadline, stop);
-  if (PQstatus(c) == CONNECTION_BAD) return fail(connect_error(PQerrorMessage(c), peer));
-  if (PQtransactionStatus(c) != PQTRANS_IDLE) return late();
-  if (PQsetnonblocking(c, 1) != 0 || PQenterPipelineMode(c) == 0)
-    return fail(client::protocol_error(peer, PQerrorMessage(c), Retry::safe));
+  if (pq().PQstatus(c) == CONNECTION_BAD) return fail(connect_error(pq().PQerrorMessage(c), peer));
+  if (pq().PQtransactionStatus(c) != PQTRANS_IDLE) return late();
+  if (pq().PQsetnonblocking(c, 1) != 0 || pq().PQenterPipelineMode(c) == 0)
+    return fail(client::protocol_error(peer, pq().PQerrorMessage(c), Retry::safe));
   return handle;
 }
 
@@ -263,7 +263,7 @@ Connection::Connection(EventLoop& loop, std::shared_ptr<Handle> handle, client::
       handle_(std::move(handle)),
       connection_(handle_->connection),
       peer_(std::move(peer)),
-      socket_(std::make_unique<Socket>(asio::posix::stream_descriptor(loop.io(), PQsocket(connection_)),
+      socket_(std::make_unique<Socket>(asio::posix::stream_descriptor(loop.io(), pq().PQsocket(connection_)),
                                        asio::steady_timer(loop.io()))),
       patience_(patience) {}
 
@@ -275,7 +275,7 @@ void Connection::start() { wait_readable(); }
 
 const Id128& Connection::incarnation() const noexcept { return handle_->incarnation; }
 
-bool Connection::in_transaction() const { return PQtransactionStatus(connection_) != PQTRANS_IDLE; }
+bool Connection::in_transaction() const { return pq().PQtransactionStatus(connection_) != PQTRANS_IDLE; }
 
 void Connection::forget_statements() {
   prepared_.clear();
@@ -321,17 +321,17 @@ void Connection::watch() {
 
 void Connection::on_readable() {
   heard_ = Clock::now();
-  const bool alive = PQconsumeInput(connection_) != 0;
+  const bool alive = pq().PQconsumeInput(connection_) != 0;
   process();
   if (!closed_) {
-    while (PGnotify* const n = PQnotifies(connection_)) {
+    while (PGnotify* const n = pq().PQnotifies(connection_)) {
       const std::string payload = n->extra;
-      const bool own = n->be_pid == PQbackendPID(connection_);
-      PQfreemem(n);
+      const bool own = n->be_pid == pq().PQbackendPID(connection_);
+      pq().PQfreemem(n);
       if (on_notification) on_notification(payload, own);
     }
-    if (!alive || PQstatus(connection_) == CONNECTION_BAD) {
-      lose({.message = PQerrorMessage(connection_)});
+    if (!alive || pq().PQstatus(connection_) == CONNECTION_BAD) {
+      lose({.message = pq().PQerrorMessage(connection_)});
     } else {
       flush();
     }
@@ -341,27 +341,27 @@ void Connection::on_readable() {
 }
 
 void Connection::flush() {
-  switch (PQflush(connection_)) {
+  switch (pq().PQflush(connection_)) {
     case 0:
       return;
     case 1:
       return wait_writable();
     default:
       // What the server has sent before it went away says more than the broken pipe.
-      PQconsumeInput(connection_);
+      pq().PQconsumeInput(connection_);
       process();
-      lose({.message = PQerrorMessage(connection_)});
+      lose({.message = pq().PQerrorMessage(connection_)});
   }
 }
 
 void Connection::process() {
-  while (!expected_.empty() && !closed_ && PQisBusy(connection_) == 0) {
-    const Answer answer(PQgetResult(connection_));
+  while (!expected_.empty() && !closed_ && pq().PQisBusy(connection_) == 0) {
+    const Answer answer(pq().PQgetResult(connection_));
     Expected& expected = expected_.front();
     const bool sync =
         expected.kind == Expected::Kind::item && expected.flight->items[expected.index].kind == Item::Kind::sync;
     if (answer) {
-      const auto status = PQresultStatus(answer.get());
+      const auto status = pq().PQresultStatus(answer.get());
       if (status == PGRES_COPY_IN || status == PGRES_COPY_OUT || status == PGRES_COPY_BOTH) {
         return lose({.sqlstate = "0A000", .message = "COPY is not possible here"});
       }
@@ -369,7 +369,7 @@ void Connection::process() {
       if (status != PGRES_PIPELINE_SYNC) continue;
     } else if (sync || (expected.kind == Expected::Kind::aside && expected.index == 1)) {
       // Behind an error of the commit; the sync's own answer is still to come.
-      if (PQstatus(connection_) == CONNECTION_BAD) return;
+      if (pq().PQstatus(connection_) == CONNECTION_BAD) return;
       continue;
     }
     const Expected done = std::move(expected);
@@ -380,7 +380,7 @@ void Connection::process() {
 }
 
 void Connection::take(Expected& expected, pg_result* result) {
-  const auto status = PQresultStatus(result);
+  const auto status = pq().PQresultStatus(result);
   std::optional<Failure> failure;
   if (status == PGRES_FATAL_ERROR || status == PGRES_BAD_RESPONSE || status == PGRES_NONFATAL_ERROR) {
     failure = failure_of(result);
@@ -424,7 +424,7 @@ void Connection::take(Expected& expected, pg_result* result) {
       return;
     }
     case PGRES_COMMAND_OK:
-      item.tag = PQcmdStatus(result);
+      item.tag = pq().PQcmdStatus(result);
       if (expected.kind == Expected::Kind::script && item.outcome) return;
       item.outcome = SqlRows{.columns = {}, .rows = {}, .affected = affected(result)};
       return;
@@ -441,7 +441,7 @@ void Connection::take(Expected& expected, pg_result* result) {
 
 void Connection::ended(const Expected& expected) {
   if (expected.kind == Expected::Kind::script) {
-    if (PQenterPipelineMode(connection_) == 0) lose({.message = PQerrorMessage(connection_)});
+    if (pq().PQenterPipelineMode(connection_) == 0) lose({.message = pq().PQerrorMessage(connection_)});
   } else if (expected.kind != Expected::Kind::item) {
     return;
   }
@@ -456,11 +456,11 @@ void Connection::single_rows() {
   if (next.kind != Expected::Kind::item) return;
   const Item& item = next.flight->items[next.index];
   // Where it is refused all rows come at once, which is the same but for the memory.
-  if (item.kind == Item::Kind::statement && item.max_rows != SIZE_MAX) (void)PQsetSingleRowMode(connection_);
+  if (item.kind == Item::Kind::statement && item.max_rows != SIZE_MAX) (void)pq().PQsetSingleRowMode(connection_);
 }
 
 bool Connection::put_aside(const std::string& text) {
-  if (PQsendQueryParams(connection_, text.c_str(), 0, nullptr, nullptr, nullptr, nullptr, 0) == 0) return false;
+  if (pq().PQsendQueryParams(connection_, text.c_str(), 0, nullptr, nullptr, nullptr, nullptr, 0) == 0) return false;
   expected_.push_back({.kind = Expected::Kind::aside, .flight = nullptr, .index = 0, .name = {}, .key = {}});
   return true;
 }
@@ -488,7 +488,7 @@ bool Connection::put_statement(const std::shared_ptr<Flight>& flight, std::size_
       by_use_.pop_back();
     }
     const std::string name = "prism_" + std::to_string(++names_);
-    if (PQsendPrepare(connection_, name.c_str(), statement.text.c_str(), n, p.types.data()) == 0) return false;
+    if (pq().PQsendPrepare(connection_, name.c_str(), statement.text.c_str(), n, p.types.data()) == 0) return false;
     expected_.push_back({.kind = Expected::Kind::prepare, .flight = flight, .index = index, .name = name, .key = key});
     by_use_.push_front(key);
     it = prepared_
@@ -498,8 +498,8 @@ bool Connection::put_statement(const std::shared_ptr<Flight>& flight, std::size_
   } else {
     by_use_.splice(by_use_.begin(), by_use_, it->second.used);
   }
-  return PQsendQueryPrepared(connection_, it->second.name.c_str(), n, p.values.data(), p.lengths.data(),
-                             p.formats.data(), 0) != 0;
+  return pq().PQsendQueryPrepared(connection_, it->second.name.c_str(), n, p.values.data(), p.lengths.data(),
+                                  p.formats.data(), 0) != 0;
 }
 
 bool Connection::put(const std::shared_ptr<Flight>& flight, std::size_t index) {
@@ -510,10 +510,10 @@ bool Connection::put(const std::shared_ptr<Flight>& flight, std::size_t index) {
       sent = put_statement(flight, index);
       break;
     case Item::Kind::control:
-      sent = PQsendQueryParams(connection_, item.text.c_str(), 0, nullptr, nullptr, nullptr, nullptr, 0) != 0;
+      sent = pq().PQsendQueryParams(connection_, item.text.c_str(), 0, nullptr, nullptr, nullptr, nullptr, 0) != 0;
       break;
     case Item::Kind::sync:
-      sent = PQpipelineSync(connection_) != 0;
+      sent = pq().PQpipelineSync(connection_) != 0;
       ++group_;
       break;
   }
@@ -523,11 +523,11 @@ bool Connection::put(const std::shared_ptr<Flight>& flight, std::size_t index) {
 }
 
 bool Connection::send(std::shared_ptr<Flight> flight) {
-  if (closed_ || PQstatus(connection_) == CONNECTION_BAD) return false;
+  if (closed_ || pq().PQstatus(connection_) == CONNECTION_BAD) return false;
   flight->sent = true;
   bool good = true;
   if (std::exchange(deallocate_all_, false)) {
-    good = put_aside("DEALLOCATE ALL") && PQpipelineSync(connection_) != 0;
+    good = put_aside("DEALLOCATE ALL") && pq().PQpipelineSync(connection_) != 0;
     ++group_;
     if (good)
       expected_.push_back({.kind = Expected::Kind::aside, .flight = nullptr, .index = 1, .name = {}, .key = {}});
@@ -541,19 +541,20 @@ bool Connection::send(std::shared_ptr<Flight> flight) {
   } else {
     // Part of it may be on its way. Something of it is expected, so that it is told.
     expected_.push_back({.kind = Expected::Kind::item, .flight = flight, .index = 0, .name = {}, .key = {}});
-    lose({.message = PQerrorMessage(connection_)});
+    lose({.message = pq().PQerrorMessage(connection_)});
   }
   tell();
   return true;
 }
 
 bool Connection::run_script(std::string text, std::shared_ptr<Flight> flight) {
-  if (closed_ || PQstatus(connection_) == CONNECTION_BAD || PQexitPipelineMode(connection_) == 0) return false;
+  if (closed_ || pq().PQstatus(connection_) == CONNECTION_BAD || pq().PQexitPipelineMode(connection_) == 0)
+    return false;
   flight->items.assign(1, Item::control(std::move(text)));
   flight->sent = true;
   expected_.push_back({.kind = Expected::Kind::script, .flight = flight, .index = 0, .name = {}, .key = {}});
-  if (PQsendQuery(connection_, flight->items[0].text.c_str()) == 0) {
-    lose({.message = PQerrorMessage(connection_)});
+  if (pq().PQsendQuery(connection_, flight->items[0].text.c_str()) == 0) {
+    lose({.message = pq().PQerrorMessage(connection_)});
   } else {
     flush();
   }
@@ -578,7 +579,7 @@ void Connection::lose(Failure failure) {
   expected_.clear();
   socket_->watch.cancel();
   socket_->descriptor.release();  // cancels what waits for it; the library closes it
-  PQfinish(connection_);
+  pq().PQfinish(connection_);
   handle_->connection = nullptr;
   connection_ = nullptr;
   if (on_lost) std::exchange(on_lost, nullptr)();
@@ -603,13 +604,13 @@ void Connection::tell() {
 
 void Connection::cancel(OffloadPool& pool, std::move_only_function<void()> after) {
   struct Freed {
-    void operator()(PGcancel* c) const { PQfreeCancel(c); }
+    void operator()(PGcancel* c) const { pq().PQfreeCancel(c); }
   };
-  std::unique_ptr<PGcancel, Freed> cancel(closed_ ? nullptr : PQgetCancel(connection_));
+  std::unique_ptr<PGcancel, Freed> cancel(closed_ ? nullptr : pq().PQgetCancel(connection_));
   if (!cancel) return after();
   pool.submit([cancel = std::move(cancel), after = std::move(after), &loop = loop_]() mutable {
     std::array<char, 256> message{};
-    (void)PQcancel(cancel.get(), message.data(), static_cast<int>(message.size()));
+    (void)pq().PQcancel(cancel.get(), message.data(), static_cast<int>(message.size()));
     asio::post(loop.io(), std::move(after));
   });
 }

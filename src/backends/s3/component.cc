@@ -2,6 +2,7 @@
 #include <mutex>
 
 #include "backends/client/object_key_values.h"
+#include "backends/s3/libcurl.h"
 #include "backends/s3/object_store.h"
 #include "backends/s3/options.h"
 #include "capabilities/backend.h"
@@ -72,6 +73,8 @@ class S3Backend final : public Backend {
 Task<Result<std::unique_ptr<Backend>>> connect(Context /*context*/, Runtime& runtime, std::string name,
                                                config::Node options) {
   PRISM_CO_TRY(auto parsed, options_schema().parse(options));
+  auto loaded = co_await offload(runtime.files(), runtime.next_loop(), load_libcurl);
+  if (!loaded) co_return std::unexpected(std::move(loaded).error());
   co_return std::make_unique<S3Backend>(runtime, std::move(parsed), std::move(name));
 }
 

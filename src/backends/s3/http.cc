@@ -1,6 +1,5 @@
 #include "backends/s3/http.h"
 
-#include <curl/curl.h>
 #include <sys/socket.h>
 #include <unistd.h>
 
@@ -13,6 +12,7 @@
 #include <deque>
 #include <map>
 
+#include "backends/s3/libcurl.h"
 #include "runtime/one_shot.h"
 
 namespace prism::s3 {
@@ -24,11 +24,6 @@ constexpr std::size_t kPiece = 128UL << 10;  // what curl reads from a socket at
 
 constexpr std::uint64_t kAsksFirst = 1UL << 20;  // bytes of a body
 
-void init_curl() {
-  static const CURLcode done = curl_global_init(CURL_GLOBAL_DEFAULT);
-  static_cast<void>(done);
-}
-
 bool of_tls(CURLcode code) {
   return code == CURLE_PEER_FAILED_VERIFICATION || code == CURLE_SSL_CONNECT_ERROR || code == CURLE_SSL_CERTPROBLEM ||
          code == CURLE_SSL_CIPHER || code == CURLE_SSL_CACERT_BADFILE || code == CURLE_SSL_ISSUER_ERROR ||
@@ -37,7 +32,7 @@ bool of_tls(CURLcode code) {
 
 Error error_of(CURLcode code, const std::string& says, bool sent, const client::Peer& peer) {
   const Retry retry = sent ? Retry::unknown_outcome : Retry::safe;
-  const std::string why = says.empty() ? curl_easy_strerror(code) : says;
+  const std::string why = says.empty() ? curl().curl_easy_strerror(code) : says;
   // A server that goes away in the middle of the handshake is no matter of certificates.
   const bool cut = why.find("SSL_ERROR_SYSCALL") != std::string::npos ||
                    why.find("reset by peer") != std::string::npos || why.find("unexpected eof") != std::string::npos;
@@ -76,9 +71,7 @@ struct Watch {
 // All on the loop's thread but what says otherwise.
 class Engine : public std::enable_shared_from_this<Engine> {
  public:
-  Engine(EventLoop& loop, HttpOptions options) : loop_(loop), options_(std::move(options)), timer_(loop.io()) {
-    init_curl();
-  }
+  Engine(EventLoop& loop, HttpOptions options) : loop_(loop), options_(std::move(options)), timer_(loop.io()) {}
 
   EventLoop& loop() const noexcept { return loop_; }
   const HttpOptions& options() const noexcept { return options_; }
@@ -130,9 +123,9 @@ class Transfer : public std::enable_shared_from_this<Transfer> {
   Transfer(std::shared_ptr<Engine> engine, HttpRequest request)
       : engine_(std::move(engine)), request_(std::move(request)), changed_(engine_->loop()) {}
   ~Transfer() {
-    if (easy_ != nullptr) curl_easy_cleanup(easy_);
-    curl_slist_free_all(headers_);
-    curl_slist_free_all(connect_to_);
+    if (easy_ != nullptr) curl().curl_easy_cleanup(easy_);
+    curl().curl_slist_free_all(headers_);
+    curl().curl_slist_free_all(connect_to_);
   }
 
   EventLoop& loop() const noexcept { return engine_->loop(); }  // any thread
@@ -231,24 +224,24 @@ Result<void> Engine::start(std::shared_ptr<Transfer> transfer) {
   };
   if (shut_) return refuse("the connection is being closed");
   if (multi_ == nullptr) {
-    multi_ = curl_multi_init();
+    multi_ = curl().curl_multi_init();
     if (multi_ == nullptr) return refuse("curl cannot be set up");
-    curl_multi_setopt(multi_, CURLMOPT_SOCKETFUNCTION, &Engine::on_socket);
-    curl_multi_setopt(multi_, CURLMOPT_SOCKETDATA, this);
-    curl_multi_setopt(multi_, CURLMOPT_TIMERFUNCTION, &Engine::on_timer);
-    curl_multi_setopt(multi_, CURLMOPT_TIMERDATA, this);
-    curl_multi_setopt(multi_, CURLMOPT_MAXCONNECTS, static_cast<long>(options_.pool.connections));
+    curl().curl_multi_setopt(multi_, CURLMOPT_SOCKETFUNCTION, &Engine::on_socket);
+    curl().curl_multi_setopt(multi_, CURLMOPT_SOCKETDATA, this);
+    curl().curl_multi_setopt(multi_, CURLMOPT_TIMERFUNCTION, &Engine::on_timer);
+    curl().curl_multi_setopt(multi_, CURLMOPT_TIMERDATA, this);
+    curl().curl_multi_setopt(multi_, CURLMOPT_MAXCONNECTS, static_cast<long>(options_.pool.connections));
   }
   if (auto prepared = transfer->prepare(); !prepared) {
     give_place_back();
     return prepared;
   }
-  curl_easy_setopt(transfer->easy(), CURLOPT_OPENSOCKETFUNCTION, &Engine::on_open);
-  curl_easy_setopt(transfer->easy(), CURLOPT_OPENSOCKETDATA, this);
-  curl_easy_setopt(transfer->easy(), CURLOPT_CLOSESOCKETFUNCTION, &Engine::on_close);
-  curl_easy_setopt(transfer->easy(), CURLOPT_CLOSESOCKETDATA, this);
-  if (const CURLMcode code = curl_multi_add_handle(multi_, transfer->easy()); code != CURLM_OK)
-    return refuse(curl_multi_strerror(code));
+  curl().curl_easy_setopt(transfer->easy(), CURLOPT_OPENSOCKETFUNCTION, &Engine::on_open);
+  curl().curl_easy_setopt(transfer->easy(), CURLOPT_OPENSOCKETDATA, this);
+  curl().curl_easy_setopt(transfer->easy(), CURLOPT_CLOSESOCKETFUNCTION, &Engine::on_close);
+  curl().curl_easy_setopt(transfer->easy(), CURLOPT_CLOSESOCKETDATA, this);
+  if (const CURLMcode code = curl().curl_multi_add_handle(multi_, transfer->easy()); code != CURLM_OK)
+    return refuse(curl().curl_multi_strerror(code));
   CURL* const easy = transfer->easy();
   transfers_.emplace(easy, std::move(transfer));
   return {};
@@ -258,7 +251,7 @@ void Engine::leave(Transfer& transfer) {
   const auto it = transfers_.find(transfer.easy());
   if (it == transfers_.end()) return;
   const auto kept = it->second;
-  if (multi_ != nullptr) curl_multi_remove_handle(multi_, transfer.easy());
+  if (multi_ != nullptr) curl().curl_multi_remove_handle(multi_, transfer.easy());
   transfers_.erase(it);
   give_place_back();
 }
@@ -271,7 +264,7 @@ void Engine::shut() {
     transfer->finish(CURLE_ABORTED_BY_CALLBACK);
   }
   for (const auto& waiter : queue_) waiter->called.notify();
-  if (multi_ != nullptr) curl_multi_cleanup(multi_);
+  if (multi_ != nullptr) curl().curl_multi_cleanup(multi_);
   multi_ = nullptr;
   timer_.cancel();
   for (auto& [socket, watch] : watches_) {
@@ -347,9 +340,9 @@ int Engine::on_timer(CURLM* /*multi*/, long milliseconds, void* self_pointer) {
 void Engine::act(curl_socket_t socket, int events) {
   if (multi_ == nullptr) return;
   int running = 0;
-  curl_multi_socket_action(multi_, socket, events, &running);
+  curl().curl_multi_socket_action(multi_, socket, events, &running);
   int left = 0;
-  while (CURLMsg* const message = curl_multi_info_read(multi_, &left)) {
+  while (CURLMsg* const message = curl().curl_multi_info_read(multi_, &left)) {
     if (message->msg != CURLMSG_DONE) continue;
     const CURLcode code = message->data.result;
     if (const auto it = transfers_.find(message->easy_handle); it != transfers_.end()) {
@@ -362,10 +355,10 @@ void Engine::act(curl_socket_t socket, int events) {
 // ---- Transfer
 
 Result<void> Transfer::prepare() {
-  easy_ = curl_easy_init();
+  easy_ = curl().curl_easy_init();
   if (easy_ == nullptr) return fail(client::unavailable(engine_->options().peer, "curl cannot be set up"));
   const HttpOptions& options = engine_->options();
-  const auto set = [this](auto option, auto value) { curl_easy_setopt(easy_, option, value); };
+  const auto set = [this](auto option, auto value) { curl().curl_easy_setopt(easy_, option, value); };
   set(CURLOPT_URL, request_.url.c_str());
   set(CURLOPT_PATH_AS_IS, 1L);
   set(CURLOPT_NOSIGNAL, 1L);
@@ -381,7 +374,7 @@ Result<void> Transfer::prepare() {
   set(CURLOPT_WRITEFUNCTION, &Transfer::on_body);
   set(CURLOPT_WRITEDATA, this);
   if (!options.connect_to.empty()) {
-    connect_to_ = curl_slist_append(nullptr, options.connect_to.c_str());
+    connect_to_ = curl().curl_slist_append(nullptr, options.connect_to.c_str());
     set(CURLOPT_CONNECT_TO, connect_to_);
   }
   if (options.tls) {
@@ -416,11 +409,11 @@ Result<void> Transfer::prepare() {
     } else {
       line.append(": ").append(value);
     }
-    headers_ = curl_slist_append(headers_, line.c_str());
+    headers_ = curl().curl_slist_append(headers_, line.c_str());
   }
   // A server that refuses a large body says so before it is sent: it would close the connection upon the rest of it,
   // and its answer be lost.
-  headers_ = curl_slist_append(headers_, size >= kAsksFirst ? "expect: 100-continue" : "expect:");
+  headers_ = curl().curl_slist_append(headers_, size >= kAsksFirst ? "expect: 100-continue" : "expect:");
   set(CURLOPT_EXPECT_100_TIMEOUT_MS, 500L);
   set(CURLOPT_HTTPHEADER, headers_);
   return {};
@@ -434,7 +427,7 @@ std::size_t Transfer::on_header(char* data, std::size_t /*one*/, std::size_t n, 
   if (line.starts_with("HTTP/")) {
     self.head_ = HttpHead();
     long status = 0;
-    curl_easy_getinfo(self.easy_, CURLINFO_RESPONSE_CODE, &status);
+    curl().curl_easy_getinfo(self.easy_, CURLINFO_RESPONSE_CODE, &status);
     self.head_.status = static_cast<int>(status);
     return n;
   }
@@ -532,7 +525,7 @@ int Transfer::on_seek(void* self_pointer, curl_off_t offset, int origin) {
 
 bool Transfer::sent() const {
   long bytes = 0;
-  if (easy_ != nullptr) curl_easy_getinfo(easy_, CURLINFO_REQUEST_SIZE, &bytes);
+  if (easy_ != nullptr) curl().curl_easy_getinfo(easy_, CURLINFO_REQUEST_SIZE, &bytes);
   return bytes > 0;
 }
 
@@ -590,7 +583,7 @@ Task<Result<HttpHead>> Transfer::head(Context context) {
 
 void Transfer::unpause() {
   if (done_ || easy_ == nullptr) return;
-  curl_easy_pause(easy_, (receiving_paused_ ? CURLPAUSE_RECV : 0) | (sending_paused_ ? CURLPAUSE_SEND : 0));
+  curl().curl_easy_pause(easy_, (receiving_paused_ ? CURLPAUSE_RECV : 0) | (sending_paused_ ? CURLPAUSE_SEND : 0));
 }
 
 Task<Result<Bytes>> Transfer::read(Context context, std::size_t max) {

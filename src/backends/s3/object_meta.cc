@@ -1,12 +1,11 @@
 #include "backends/s3/object_meta.h"
 
-#include <curl/curl.h>
-
 #include <algorithm>
 #include <charconv>
 #include <cstdio>
 
 #include "backends/s3/checksum.h"
+#include "backends/s3/libcurl.h"
 #include "backends/s3/xml.h"
 #include "base/base64.h"
 #include "base/text.h"
@@ -104,7 +103,7 @@ std::string crc_text(std::uint32_t crc) {
 }
 
 WallTime http_time(std::string_view text) {
-  const std::time_t seconds = curl_getdate(std::string(text).c_str(), nullptr);
+  const std::time_t seconds = curl().curl_getdate(std::string(text).c_str(), nullptr);
   return seconds < 0 ? WallTime{} : WallTime(std::chrono::seconds(seconds));
 }
 
