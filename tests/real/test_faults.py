@@ -134,7 +134,8 @@ def progress(server: PrismTestServer, running: Load, patience: float = RECOVERY)
         assert until(lambda: running.history.counts()[what] > before[what] + 5, patience), f"nothing was {what} for {patience} s\n{server.log()[-3000:]}"
 
 
-@pytest.mark.parametrize("who", ["postgres", "s3", *LOGS])
+# A killed broker is of the full run: librdkafka 2.0 has been seen to end the process then (src/backends/kafka/README.md).
+@pytest.mark.parametrize("who", ["postgres", "s3", *(LOGS if FULL else [])])
 def test_a_server_is_killed_under_load(place: Place, who: str) -> None:
     log = who if who in LOGS else "kafka"
     with load(place, log) as (server, running):

@@ -86,6 +86,7 @@ def test_a_killed_server_hands_its_partitions_over(tmp_path: pathlib.Path) -> No
         assert nothing_dangles(first) == {"pending_rows": 0, "objects": 0}
 
 
+@pytest.mark.skipif(not FULL, reason="of the full run: librdkafka 2.0 has been seen to end the process when a broker is killed (src/backends/kafka/README.md)")
 def test_nothing_is_lost_when_the_broker_is_killed(tmp_path: pathlib.Path, broker: tuple[str, list[str]]) -> None:
     address, servers = broker
     given = backends(tmp_path, address)
