@@ -4,9 +4,11 @@
 #include <sys/socket.h>
 #include <unistd.h>
 
+#include <atomic>
 #include <cerrno>
 #include <future>
 #include <optional>
+#include <semaphore>
 #include <vector>
 
 namespace prism::admin {
@@ -116,19 +118,25 @@ TEST(Connections, WhatIsHeldOfRequestsIsBounded) {
 TEST(Connections, HealthIsAnsweredWhileEverythingElseIsBusy) {
   std::promise<void> go_on;
   const auto gate = go_on.get_future().share();
+  std::binary_semaphore begun(0);
+  std::atomic<bool> first = true;
   std::optional<Connections> connections;
   connections.emplace(
       Connections::Limits{.waiting = 2, .threads = 1},
-      [gate](std::string_view request) {
-        if (!urgent(request)) gate.wait();
+      [&, gate](std::string_view request) {
+        if (!urgent(request)) {
+          if (first.exchange(false)) begun.release();
+          gate.wait();
+        }
         return echo(request);
       },
       urgent);
   std::vector<std::unique_ptr<Client>> busy;
   std::string refused;
-  while (refused.empty()) {  // one is worked out, two wait; how many of these come meanwhile does not matter
+  while (refused.empty()) {  // one is worked out, two wait, the fourth is refused
     busy.push_back(std::make_unique<Client>(*connections));
     busy.back()->say("GET /slow HTTP/1.1\r\n\r\n");
+    if (busy.size() == 1) begun.acquire();
     EXPECT_EQ(Client(*connections).say("GET /healthz HTTP/1.1\r\n\r\n").answer(),
               "answer to GET /healthz HTTP/1.1\r\n\r\n");
     if (busy.size() > 3) refused = busy.back()->answer();
